@@ -1,0 +1,29 @@
+"""Everything that pip needs, read from settings.ini: the one place where it is written."""
+
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import setup
+
+here = Path(__file__).parent
+config = ConfigParser(delimiters=["="])
+config.read(here / "settings.ini", encoding="utf-8")
+settings = config["DEFAULT"]
+
+LICENSES = {"apache2": "Apache-2.0"}
+
+setup(
+    name=settings["lib_name"],
+    version=settings["version"],
+    description=settings["description"],
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author=settings["author"],
+    license=LICENSES[settings["license"]],
+    keywords=settings["keywords"],
+    packages=[settings["lib_path"]],
+    python_requires=f">={settings['min_python']}",
+    install_requires=settings["requirements"].split(),
+    extras_require={"dev": settings["dev_requirements"].split()},
+    entry_points={"console_scripts": settings["console_scripts"].split()},
+)
