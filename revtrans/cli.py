@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['main']
 
-# %% ../nbs/12_command_line.ipynb #f8264b41
+# %% ../nbs/12_command_line.ipynb #73a1d72b
 import argparse
 import sys
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from pathlib import Path
 from string import ascii_lowercase
 
 import matplotlib.pyplot as plt
+import torch
 
 from .data import ReversalTask
 from .decoding import reverse
@@ -131,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def training_options(added, out):
         added.add_argument("--out", type=Path, metavar="DIR", **out)
-        added.add_argument("--steps", type=int, default=1200, help="training steps (%(default)s)")
+        added.add_argument("--steps", type=int, default=800, help="training steps (%(default)s)")
         added.add_argument("--seed", type=int, default=0, help="random seed (%(default)s)")
 
     demo = command("demo", _demo, "train a small model, reverse some words and draw two pictures")
@@ -164,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     arguments = _parser().parse_args(argv)
+    torch.set_num_threads(1)  # the matrices are small: more threads mostly wait for each other
     try:
         arguments.function(arguments)
     except KeyboardInterrupt:

@@ -124,12 +124,12 @@ def choose_device(device: torch.device | str | None = None) -> torch.device:
 def fit(
     model: nn.Module,
     task: Task,
-    steps: int = 1200,
+    steps: int = 800,
     batch_size: int = 32,
     lr: float = 4e-3,
     warmup: float = 0.15,
     clip: float = 1.0,
-    weight_decay: float = 0.1,
+    weight_decay: float = 0.3,
     label_smoothing: float = 0.0,
     eval_every: int = 50,
     eval_size: int = 500,
@@ -145,7 +145,13 @@ def fit(
     Ctrl-C ends the training and returns the history so far. The model is left in eval mode.
     Raises ValueError for a value out of range, or a task that does not fit the model.
     """
-    _check(model, task, locals())
+    _check(
+        model,
+        task,
+        whole=dict(steps=steps, batch_size=batch_size, eval_every=eval_every, eval_size=eval_size),
+        positive=dict(lr=lr, clip=clip),
+        shares=dict(warmup=warmup, weight_decay=weight_decay, label_smoothing=label_smoothing),
+    )
     device, history, start = choose_device(device), History(), time.perf_counter()
     generator = torch.Generator().manual_seed(seed)
     held_out = task.sample(eval_size, torch.Generator().manual_seed(seed), "held_out")
@@ -198,20 +204,21 @@ def _measure(model: nn.Module, batch: Batch, step: int, history: History, bar: t
     history.step.append(step)
     history.exact_match.append(exact_match(predicted, batch.labels))
     history.token_accuracy.append(token_accuracy(predicted, batch.labels))
-    loss = history.loss[-1] if history.loss else math.nan
-    bar.set_postfix(loss=f"{loss:.3f}", exact_match=f"{history.exact_match[-1]:.1%}")
+    if history.loss:
+        shown = {"loss": f"{history.loss[-1]:.3f}", "exact match": f"{history.exact_match[-1]:.1%}"}
+        bar.set_postfix(shown)
 
 
-def _check(model: nn.Module, task: Task, given: dict) -> None:
-    for name in ("steps", "batch_size", "eval_every", "eval_size"):
-        if not isinstance(given[name], int) or given[name] < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, not {given[name]!r}")
-    for name in ("lr", "clip"):
-        if not 0 < given[name] < math.inf:
-            raise ValueError(f"{name} must be above 0, not {given[name]!r}")
-    for name in ("warmup", "weight_decay", "label_smoothing"):
-        if not 0 <= given[name] < 1:
-            raise ValueError(f"{name} must be at least 0 and below 1, not {given[name]!r}")
+def _check(model: nn.Module, task: Task, whole: dict, positive: dict, shares: dict) -> None:
+    for name, value in whole.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+    for name, value in positive.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be above 0 and finite, not {value!r}")
+    for name, value in shares.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} must be at least 0 and below 1, not {value!r}")
     if model.vocab.symbols != task.vocab.symbols:
         raise ValueError(f"the model has {model.vocab}, the task {task.vocab}")
     if model.config.max_length < task.max_length:

@@ -1,0 +1,237 @@
+"""Run notebooks afresh and compare what they show with the outputs that are stored in them.
+
+Usage: python tests/check_notebooks.py [--write] [notebook ...]     (default: all of nbs/)
+
+Words must be the same, integers too; decimals may differ by 1 % plus one unit in the last digit.
+Pictures are counted. Errors, stderr and progress bars fail. Directives at the top of a cell:
+
+    #| eval: false       is not run, and its outputs are left alone
+    #| tolerance: 0.3    numbers, integers too, may differ by this fraction
+    #| tolerance: off    numbers may differ at will (times), but neither their count nor the words
+
+--write stores the fresh outputs of a notebook that runs without a fault, as nbdev_clean keeps
+them. Fresh widgets are dropped: a live progress bar may show, but never be stored.
+Cells are counted from 0, text cells too.
+"""
+
+import argparse
+import html
+import math
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+from time import perf_counter
+
+import nbformat
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellControlSignal, CellExecutionError, DeadKernelError
+from nbdev.clean import clean_nb
+from nbdev.process import extract_directives
+from nbformat import NotebookNode
+from nbformat.v4 import new_output
+
+TIMEOUT = 600  # seconds for one cell
+DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?|(?<!\.)\.[0-9]+"
+# No number in a1, layer.2 or 1.2.3; no sign in 3-5 or x-5; no exponent in 7e1f.
+NUMBER = rf"(?<!\w)(?<!\w\.)(?:(?<![)\]])[-+])?(?:{DIGITS})(?:[eE][-+]?[0-9]+(?!\w))?(?!\.?[0-9])"
+TOKEN = re.compile(rf"{NUMBER}|(?:(?!{NUMBER})\S)+")
+NOISE = re.compile(r" at 0x[0-9a-fA-F]+|\x1b\[[0-9;]*m|([-=_─═━])\1{2,}")  # the last: rules
+PROGRESS = re.compile(r"\r|it/s\]|s/it\]|%\|.*\| *[0-9]+/")
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def unit(number: str) -> float:
+    """One unit in the last printed digit of a decimal (0.01 for 1.25); 0 for an integer."""
+    mantissa, _, exponent = number.lower().partition("e")
+    digits = len(mantissa.partition(".")[2])
+    return float(f"1e{int(exponent or 0) - digits}") if digits or exponent else 0.0
+
+
+def same(stored: str, fresh: str, tolerance: float | None) -> bool:
+    """Compare two tokens; a tolerance of None is the default one, infinity is off."""
+    numbers = re.fullmatch(NUMBER, stored) and re.fullmatch(NUMBER, fresh)
+    if stored == fresh or not numbers or tolerance == math.inf:
+        return stored == fresh or bool(numbers)
+    slack = min(unit(stored), unit(fresh))
+    if tolerance is None and not slack:  # an integer
+        return False
+    a, b = (float(number.replace(",", "")) for number in (stored, fresh))
+    return abs(a - b) <= (0.01 if tolerance is None else tolerance) * abs(a) + slack
+
+
+def difference(stored: str, fresh: str, tolerance: float | None) -> tuple[str, str] | None:
+    """Return a piece of each text from where they differ, or None."""
+    texts = [NOISE.sub(r"\1\1\1", text).replace("−", "-") for text in (stored, fresh)]
+    for pair in zip_longest(*map(TOKEN.finditer, texts)):
+        if None in pair or not same(pair[0][0], pair[1][0], tolerance):
+            starts = [token.start() if token else len(text) for token, text in zip(pair, texts)]
+            return tuple(text[max(0, i - 40) : i + 80] for text, i in zip(texts, starts))
+    return None
+
+
+def shown(data: dict[str, str]) -> str:
+    """What a reader sees of one display: its kind of picture, or its words."""
+    if pictures := sorted(kind for kind in data if kind.startswith("image/")):
+        return f"picture {' '.join(pictures)}"
+    plain = data.get("text/plain", "")
+    if plain and not re.fullmatch(r"\s*<.*>\s*", plain):  # a bare <… object> says nothing
+        return plain
+    if "text/html" not in data:
+        return data.get("text/markdown", data.get("text/latex", plain))
+    words = re.sub(r"(?is)<(style|script)\b.*?</\1>|<(?!img|svg)[^>]*>", " ", data["text/html"])
+    return html.unescape(re.sub(r"(?i)<(img|svg)[^>]*>", r" picture \1 ", words))
+
+
+def digest(outputs: list[NotebookNode]) -> list[str]:
+    """All printed text joined, if any, then each display."""
+    printed = "".join(o.text for o in outputs if o.output_type == "stream" and o.name == "stdout")
+    displays = [shown(o.data) for o in outputs if "data" in o]
+    return [printed, *displays] if printed.strip() else displays
+
+
+def faults(outputs: list[NotebookNode]) -> Iterator[tuple[str, str]]:
+    """What no output may hold, each with its text."""
+    for output in outputs:
+        data = output.get("data", {})
+        text = output.get("text", data.get("text/plain", ""))
+        if output.output_type == "error":
+            yield "error", f"{output.ename}: {output.evalue}"
+        elif output.get("name") == "stderr":
+            yield "text on stderr", text
+        elif WIDGET in data or PROGRESS.search(text):
+            yield "widget or progress bar", text
+
+
+def compare(stored: list[NotebookNode], fresh: list[NotebookNode], tolerance: float | None):
+    """Yield how one cell's outputs differ: what, and a piece of either text."""
+    old, new = digest(stored), digest(fresh)
+    if len(old) != len(new):
+        yield f"{len(old)} outputs stored, {len(new)} fresh", " | ".join(old), " | ".join(new)
+    else:
+        pieces = (difference(a, b, tolerance) for a, b in zip(old, new))
+        yield from (("outputs differ", *piece) for piece in pieces if piece)
+
+
+def directives(cell: NotebookNode) -> dict[str, str]:
+    """The #| lines at the top of a cell, as nbdev reads them."""
+    found = extract_directives(cell, remove=False)
+    return {name.rstrip(":"): " ".join(values) for name, values in found.items()}
+
+
+def tolerance_of(cell: NotebookNode) -> float | None:
+    """The cell's own tolerance; ValueError if it cannot be read."""
+    value = directives(cell).get("tolerance")
+    if value is None or value == "off":
+        return value and math.inf
+    if not re.fullmatch(r"0|0?\.[0-9]+", value):
+        raise ValueError(f"tolerance {value!r} is neither off nor a number from 0 up to 1")
+    return float(value)
+
+
+def tidy(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Join each stream's pieces, and drop widgets: they live only as long as the kernel."""
+    kept, streams = [], {}
+    for output in outputs:
+        if output.output_type == "stream" and output.name in streams:
+            streams[output.name].text += output.text
+        elif WIDGET not in output.get("data", {}):
+            kept.append(output)
+            if output.output_type == "stream":
+                streams[output.name] = output
+    return kept
+
+
+def run(notebook: NotebookNode, folder: Path) -> Iterator[tuple[int, list[NotebookNode]]]:
+    """Give each cell fresh outputs, up to an error; yield its number and its stored ones."""
+    own = KernelSpecManager(kernel_dirs=[])  # this very python, whatever kernels are registered
+    manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=own)
+    client = NotebookClient(notebook, km=manager, timeout=TIMEOUT, force_raise_errors=True)
+    client.extra_arguments = ["--log-level=ERROR"]  # no word on unencrypted local sockets
+    env = os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    with tempfile.TemporaryDirectory() as env["IPYTHONDIR"]:  # nobody's start-up files
+        with client.setup_kernel(cleanup_kc=True, cwd=str(folder), env=env):
+            for index, cell in enumerate(notebook.cells):
+                skipped = directives(cell).get("eval", "").lower() == "false"
+                if cell.cell_type != "code" or skipped or "nbdev_export(" in cell.source:
+                    continue
+                stored, failure = cell.outputs, None
+                try:
+                    client.execute_cell(cell, index)
+                except (CellControlSignal, DeadKernelError) as error:
+                    failure = error
+                    if not isinstance(error, CellExecutionError):  # that one is in the outputs
+                        cell.outputs.append(new_output("error", ename=type(error).__name__))
+                cell.outputs = tidy(cell.outputs)
+                yield index, stored
+                if failure:
+                    return
+
+
+def check(path: Path, write: bool = False) -> list[str]:
+    """Run one notebook; return what is wrong with it. With write, store it if nothing is."""
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except (ValueError, nbformat.ValidationError) as error:
+        return [f"{path.name} is no notebook: {str(error)[:160]}"]
+    problems = []
+    for index, stored in run(notebook, path.resolve().parent):
+        cell = notebook.cells[index]
+        found = [(what, "", text) for what, text in faults(cell.outputs)]
+        try:
+            tolerance = tolerance_of(cell)
+        except ValueError as error:
+            found.append((str(error), "", ""))
+        else:
+            if not write:
+                found += [(f"{what} is stored", text, "") for what, text in faults(stored)]
+                found += compare(stored, cell.outputs, tolerance)
+        code = [line for line in cell.source.splitlines() if not line.startswith("#|")]
+        for what, *texts in found:
+            problems.append(f"{path.name}, cell {index}: {what}\n    {next(iter(code), '')[:90]}")
+            for label, text in zip(("stored:", "fresh: "), texts):
+                problems[-1] += f"\n    {label} {' '.join(text.split())[:160]}" * any(texts)
+    if write and not problems:
+        notebook.metadata.pop("widgets", None)
+        clean_nb(notebook)
+        part = path.with_suffix(".part")
+        part.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
+        part.replace(path)
+    return problems
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Check or write the notebooks one by one; return 1 if any failed."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("notebooks", nargs="*", type=Path, metavar="notebook")
+    parser.add_argument("--write", action="store_true", help="store the fresh outputs")
+    options = parser.parse_args(arguments)
+    folder = Path(__file__).resolve().parent.parent / "nbs"
+    paths = options.notebooks or sorted(folder.glob("*.ipynb")) or [folder]
+    for path in paths:
+        if not path.is_file():
+            parser.error(f"{path} is no notebook")
+    rows = []
+    for path in paths:
+        start = perf_counter()
+        problems = check(path, options.write)
+        result = f"{len(problems)} to fix" if problems else "ok"
+        rows.append((path.name, perf_counter() - start, result))
+        print(*problems, f"{path.name}: {result}", sep="\n", flush=True)
+    failed = sum(result != "ok" for _, _, result in rows)
+    seconds = sum(seconds for _, seconds, _ in rows)
+    rows.append(("total", seconds, f"{failed} failed" if failed else "ok"))
+    width = max(len(name) for name, _, _ in rows)
+    print(f"\n{'notebook':{width}}  seconds  result")
+    for name, seconds, result in rows:
+        print(f"{name:{width}}  {seconds:7.1f}  {result}")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

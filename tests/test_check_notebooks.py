@@ -1,0 +1,234 @@
+"""tests/check_notebooks.py must catch what it says it catches, and nothing else."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import check_notebooks
+import nbformat
+import pytest
+from check_notebooks import compare, difference, faults, main, tolerance_of
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+ROOT = Path(__file__).parent.parent
+
+
+def agree(stored: str, fresh: str, directive: str = "") -> bool:
+    tolerance = tolerance_of(new_code_cell(f"#| tolerance: {directive}\n1" if directive else "1"))
+    return difference(stored, fresh, tolerance) is None
+
+
+def shown(plain: str, kind: str = "text/plain", text: str = "") -> NotebookNode:
+    return new_output("display_data", {kind: text, "text/plain": plain})
+
+
+def printed(text: str, name: str = "stdout") -> NotebookNode:
+    return new_output("stream", name=name, text=text)
+
+
+@pytest.mark.parametrize(
+    ("stored", "fresh"),
+    [
+        ("a  b\n c", "a b c"),
+        ("name  score\n----  -----\n a     9.5", "name   score\n----   ------\n a      9.45"),
+        ("loss 0.500", "loss 0.504"),
+        ("loss 5.00e-05", "loss 5.04e-05"),
+        ("x -0.00", "x 0.00"),
+        ("tensor([ 0.50, 0.25])", "tensor([0.50, 0.25])"),
+        ("99.5% of 1,234.5 words", "99.9% of 1,235.1 words"),
+        ("<object at 0x7f01>", "<object>"),
+        ("\x1b[31mred\x1b[0m −1.5", "red -1.5"),
+    ],
+)
+def test_agree(stored: str, fresh: str) -> None:
+    assert agree(stored, fresh)
+
+
+@pytest.mark.parametrize(
+    ("stored", "fresh"),
+    [
+        ("reversed: dcba", "reversed: dcab"),
+        ("3 words", "4 words"),
+        ("3 words.", "4 words."),
+        ("1,000 words", "1,001 words"),
+        ("tensor([1., 0.])", "tensor([0., 0.])"),
+        ("loss 0.500", "loss 0.507"),
+        ("loss 3.2e-5", "loss 3.2e-4"),
+        ("loss 0.5", "loss -0.5"),
+        ("loss 0.5", "loss nan"),
+        ("nan", "inf"),
+        ("1", "1.0"),
+        ("a1", "a2"),
+        ("layer.1", "layer.2"),
+        ("torch 2.13.0", "torch 2.13.1"),
+        ("rows 3-5", "rows 3-6"),
+        ("0:01", "0:02"),
+        ("12x", "13x"),
+        ("12x", "12y"),
+        ("7f9a", "7f9b"),
+        ("1 2", "1 2 3"),
+        ("1 2 3", "1 2"),
+    ],
+)
+def test_differ(stored: str, fresh: str) -> None:
+    assert not agree(stored, fresh)
+
+
+def test_a_directive_sets_the_tolerance() -> None:
+    assert agree("10 words, loss 1.0", "12 words, loss 1.25", "0.3")
+    assert not agree("10 words", "14 words", "0.3")
+    assert not agree("0 wrong", "1 wrong", "0.3")
+    assert not agree("10 words", "12 letters", "0.3")
+    assert agree("trained in 0:32, 40x faster", "trained in 1:07, 2x faster", "off")
+    assert not agree("trained in 32 s", "trained in 32 h", "off")
+    assert not agree("trained in 32 s", "trained in 32 5 s", "off")
+    assert not agree("loss 0.5", "loss nan", "off")
+    assert tolerance_of(new_code_cell("x = 1\n#| tolerance: off")) is None  # not at the top
+
+
+@pytest.mark.parametrize("value", ["1.5", "30%", "wide", "-0.1", "nan", "0.1 0.2", ""])
+def test_an_unreadable_tolerance_is_refused(value: str) -> None:
+    with pytest.raises(ValueError, match=f"tolerance '{value}' is neither"):
+        tolerance_of(new_code_cell(f"#| tolerance: {value}\n1"))
+
+
+def test_outputs_are_counted_and_read_as_a_reader_does() -> None:
+    text = [printed("a\n"), printed("b\n")]
+    figure, drawing = shown("<Figure>", "image/png"), shown("<Figure>", "image/svg+xml")
+    styled = "<b>5</b> &lt;<style>p {}</style><img src='a'>"
+
+    def differs(stored: list[NotebookNode], fresh: list[NotebookNode]) -> bool:
+        return bool(list(compare(stored, fresh, None)))
+
+    assert not differs(text, [printed("a b")])
+    assert not differs([figure], [shown("<Figure size 9x9>", "image/png", "new")])
+    assert differs([*text, figure], text) and differs(text, [*text, figure])
+    assert differs([figure], [figure, figure]) and differs([figure], [drawing])
+    assert not differs([shown("<HTML>", "text/html", styled)], [shown("5 < picture img")])
+    assert differs([shown("<HTML>", "text/html", styled)], [shown("6 < picture img")])
+    assert not differs([shown("six", "text/html", "<b>6</b>")], [shown("six")])
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        new_output("error", ename="ValueError", evalue="no"),
+        printed("UserWarning", "stderr"),
+        printed("step 1\rstep 2"),
+        shown("  0%|          | 0/1200 [00:00<?, ?it/s]"),
+        shown("Output()", check_notebooks.WIDGET),
+    ],
+)
+def test_faults(output: NotebookNode) -> None:
+    assert len(list(faults([output]))) == 1
+
+
+GOOD = {
+    "word": "print('dcba'); print('twice')",
+    "integer": "3",
+    "decimal": "print(0.500)",
+    "picture": "import matplotlib.pyplot as plt\nplt.plot([1, 2]);",
+    "seconds": "#| tolerance: off\nimport time\nprint(f'{time.time()} s')",
+    "widened": "#| tolerance: 0.3\nprint(10, 'steps')",
+    "skipped": "#| eval: false\nraise SystemExit",
+    "bar": "from tqdm.notebook import tqdm\nfor _ in tqdm(range(3), leave=False): pass",
+    "silent": "import sys\nobject()",
+    "python": "import os\nprint(sys.executable, os.getcwd(), sep='\\n')",
+    "last": "print('end')",
+}
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A notebook whose outputs --write has stored, whatever backend and kernel are set."""
+    path = tmp_path_factory.mktemp("nbs") / "good.ipynb"
+    cells = [new_markdown_cell("# Title"), *map(new_code_cell, GOOD.values())]
+    cells[1 + list(GOOD).index("skipped")].outputs = [printed("left alone")]
+    nbformat.write(
+        new_notebook(cells=cells, metadata={"kernelspec": {"name": "none", "display_name": "No"}}),
+        path,
+    )
+    spec = path.parent / "kernels" / "python3" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    spec.write_text('{"argv": ["no-such-python"], "display_name": "no", "language": "python"}')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_PATH", str(path.parent))
+        patch.setenv("MPLBACKEND", "agg")
+        assert main(["--write", str(path)]) == 0
+    return path
+
+
+def outputs_of(notebook: NotebookNode, name: str) -> list[NotebookNode]:
+    return notebook.cells[1 + list(GOOD).index(name)].outputs
+
+
+def test_write_stores_what_nbdev_clean_keeps(good: Path) -> None:
+    text = good.read_text(encoding="utf-8")
+    clean = "import sys, nbdev.clean; nbdev.clean.nbdev_clean.__wrapped__(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", clean, str(good)], cwd=ROOT, check=True)
+    assert good.read_text(encoding="utf-8") == text
+    notebook = nbformat.read(good, as_version=4)
+    nbformat.validate(notebook)
+    assert outputs_of(notebook, "word") == [printed("dcba\ntwice\n")]
+    assert outputs_of(notebook, "silent")[0].data["text/plain"] == "<object>"
+    assert outputs_of(notebook, "skipped") == [printed("left alone")]
+    assert [*outputs_of(notebook, "picture")[0].data] == ["image/png", "text/plain"]
+    assert outputs_of(notebook, "bar") == []
+    python, folder = outputs_of(notebook, "python")[0].text.splitlines()
+    assert python == sys.executable and folder == str(good.parent.resolve())
+    assert json.loads(text)["metadata"] == {"kernelspec": {"display_name": "none", "name": "none"}}
+
+
+def test_small_changes_pass(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    notebook = nbformat.read(good, as_version=4)
+    outputs_of(notebook, "decimal")[0].text = "0.6\n"
+    outputs_of(notebook, "widened")[0].text = "8 steps\n"
+    path = good.with_name("changed.ipynb")
+    nbformat.write(notebook, path)
+    text = path.read_text(encoding="utf-8")
+    assert main([str(path)]) == 0, capsys.readouterr().out
+    assert path.read_text(encoding="utf-8") == text
+    assert capsys.readouterr().out.splitlines()[-1].split()[::2] == ["total", "ok"]
+
+
+def test_each_fault_is_reported(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    notebook = nbformat.read(good, as_version=4)
+    outputs_of(notebook, "word")[0].text = "dcbaa\ntwice\n"
+    outputs_of(notebook, "integer")[0].data["text/plain"] = "4"
+    outputs_of(notebook, "decimal")[0].text = "0.72\n"
+    outputs_of(notebook, "picture").clear()
+    outputs_of(notebook, "seconds").clear()
+    outputs_of(notebook, "silent").append(printed("old warning", "stderr"))
+    notebook.cells[-1].source = "print('end', file=sys.stderr)\n1 / 0"
+    notebook.cells.append(new_code_cell("print('never run')"))
+    path = good.with_name("bad.ipynb")
+    nbformat.write(notebook, path)
+    assert main([str(path)]) == 1
+    report = capsys.readouterr().out
+    number = {name: index for index, name in enumerate(GOOD, start=1)}
+    for name, what in [
+        ("word", "outputs differ\n    print('dcba')"),
+        ("integer", "outputs differ\n    3\n    stored: 4\n    fresh:  3"),
+        ("decimal", "outputs differ\n    print(0.500)\n    stored: 0.72\n    fresh:  0.5"),
+        ("picture", "0 outputs stored, 1 fresh"),
+        ("seconds", "0 outputs stored, 1 fresh\n    import time"),
+        ("silent", "text on stderr is stored\n    import sys\n    stored: old warning"),
+        ("last", "text on stderr\n"),
+        ("last", "error\n"),
+    ]:
+        assert f"bad.ipynb, cell {number[name]}: {what}" in report
+    assert "ZeroDivisionError: division by zero" in report and "never run" not in report
+    for name in ("widened", "skipped", "bar", "python"):
+        assert f"cell {number[name]}:" not in report
+    assert report.splitlines()[-1].endswith("1 failed")
+
+
+def test_a_file_that_is_no_notebook(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([str(tmp_path / "missing.ipynb")])
+    assert "missing.ipynb is no notebook" in capsys.readouterr().err
+    broken = tmp_path / "broken.ipynb"
+    broken.write_text("<<<<<<< ours", encoding="utf-8")
+    assert main([str(broken)]) == 1

@@ -1,0 +1,165 @@
+"""Text to ids and back, batches and their shift, two splits that share nothing."""
+
+import unicodedata
+from itertools import product
+
+import checks
+import jaxtyping
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from revtrans.attention import split_heads
+from revtrans.data import Batch, PairsTask, ReversalTask, Task, Vocab, in_held_out, make_batch
+
+SYMBOLS = st.characters(exclude_categories=["M", "Cs"])
+
+
+def nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def strings(ids: torch.Tensor) -> list[str]:
+    return [Vocab("abcde").decode(row) for row in ids.tolist()]
+
+
+def test_every_annotation_is_checked_here_but_not_for_users(plain):
+    assert split_heads(torch.zeros(1, 2, 4), 2).shape == (1, 2, 2, 2)
+    for module_function, allowed in ((split_heads, False), (plain.attention.split_heads, True)):
+        try:
+            module_function(torch.zeros(3, 1, 2, 4), 2)
+        except jaxtyping.TypeCheckError:
+            assert not allowed
+        else:
+            assert allowed
+
+
+@given(st.lists(SYMBOLS, min_size=1, max_size=30, unique=True), st.data())
+def test_any_text_survives_encoding_and_decoding(symbols, data):
+    alphabet = "".join(symbols)
+    # A few symbols are written with others in NFC, such as two Korean letters that become one.
+    assume(nfc(alphabet) == alphabet)
+    text = data.draw(st.text(st.sampled_from(symbols), max_size=20))
+    assume(set(nfc(text)) <= set(symbols))
+    vocab = Vocab(alphabet)
+    ids = vocab.encode(text)
+    assert all(vocab.n_special <= i < len(vocab) for i in ids)
+    assert vocab.decode(ids) == nfc(text)
+
+
+def test_a_letter_is_one_symbol_however_it_was_typed():
+    composed, decomposed = "ñ", "n\u0303"
+    assert Vocab("a" + composed).encode(decomposed) == Vocab("a" + decomposed).encode(composed)
+    assert len(Vocab("a" + decomposed)) == Vocab.n_special + 2
+
+
+def test_decoding_ends_at_eos_and_skips_padding_and_bos():
+    a, b = Vocab("ab").encode("ab")
+    assert Vocab("ab").decode([Vocab.bos, a, Vocab.pad, b, Vocab.eos, a]) == "ab"
+
+
+def test_the_decoder_reads_one_step_behind_its_labels():
+    checks.labels_are_one_ahead(checks.tiny())
+
+
+def test_a_batch_is_padded_and_its_masks_show_where_not():
+    batch = make_batch(Vocab("abc"), ["ab", "", "abc"], ["c", "", "cc"])
+    assert batch.source.tolist() == [[3, 4, 0], [0, 0, 0], [3, 4, 5]]
+    assert batch.target.tolist() == [[1, 5, 2, 0], [1, 2, 0, 0], [1, 5, 5, 2]]
+    assert batch.source_mask.sum(1).tolist() == [2, 0, 3]
+    assert batch.label_mask.sum(1).tolist() == [2, 1, 3]
+    assert len(batch) == 3 and len(batch.to("cpu")) == 3
+
+
+@given(
+    st.integers(1, 4), st.integers(0, 4), st.integers(1, 40), st.integers(0, 2**32),
+    st.sampled_from(["train", "held_out"]),
+)  # fmt: skip
+def test_samples_are_reversals_of_the_right_length_and_split(shortest, more, n, seed, split):
+    task = ReversalTask("abcde", shortest, shortest + more, held_out=0.3)
+    batch = task.sample(n, checks.seeded(seed), split)
+    sources = strings(batch.source)
+    assert strings(batch.target) == [source[::-1] for source in sources]
+    assert all(shortest <= len(source) <= shortest + more for source in sources)
+    assert batch.source.shape == (n, max(map(len, sources)))
+    assert batch.target.shape == (n, max(map(len, sources)) + 2)
+    for source in sources:  # each alone, without the padding of the batch
+        alone = torch.tensor([task.vocab.encode(source)])
+        assert in_held_out(alone, 0.3).item() == (split == "held_out")
+    again = task.sample(n, checks.seeded(seed), split)
+    assert torch.equal(again.source, batch.source) and torch.equal(again.target, batch.target)
+
+
+@given(st.text("abcde", max_size=12), st.integers(1, 9), st.floats(0, 1))
+def test_padding_does_not_change_a_strings_split(text, padding, share):
+    ids = make_batch(Vocab("abcde"), [text], [""]).source
+    assert torch.equal(in_held_out(ids, share), in_held_out(F.pad(ids, (0, padding)), share))
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.5])
+def test_about_the_stated_share_of_all_strings_is_held_out(share):
+    every = torch.tensor(list(product(range(3, 9), repeat=6)))
+    assert in_held_out(every, share).float().mean().item() == pytest.approx(share, rel=0.05)
+
+
+@pytest.mark.parametrize("symbols, longest", [("abcde", 3), ("abcde", 7), ("ab", 4)])
+def test_the_two_splits_share_no_string(symbols, longest):
+    task = ReversalTask(symbols, max_length=longest, held_out=0.2)
+    splits = ("train", "held_out")
+    train, held_out = (set(strings(task.sample(2000, checks.seeded(), s).source)) for s in splits)
+    assert train and held_out and not train & held_out
+    all_lengths = set(range(1, longest + 1))
+    assert {len(text) for text in train} == all_lengths
+    assert symbols == "ab" or {len(text) for text in held_out} == all_lengths
+
+
+def test_lengths_are_uniform():
+    lengths = ReversalTask("abcde", 2, 5).sample(4000, checks.seeded()).source_mask.sum(1)
+    counts = torch.bincount(lengths)[2:]
+    assert len(counts) == 4 and (counts - 1000).abs().max() < 120
+
+
+def test_another_seed_gives_another_batch():
+    first, second = (ReversalTask().sample(8, checks.seeded(seed)).source for seed in (0, 1))
+    assert first.shape != second.shape or not torch.equal(first, second)
+
+
+def test_nothing_is_held_out_if_so_asked():
+    task = ReversalTask("ab", max_length=2, held_out=0.0)
+    assert len(set(strings(task.sample(200, checks.seeded()).source))) == 2 + 4
+    with pytest.raises(ValueError, match="'held_out' holds no string"):
+        task.sample(1, checks.seeded(), "held_out")
+
+
+def test_a_task_of_pairs_samples_its_pairs_from_two_splits():
+    texts = ["".join(letters) for letters in product("abcde", repeat=2)]
+    task = PairsTask.from_function(lambda text: text + text[0], texts, held_out=0.3)
+    assert task.vocab.symbols == "abcde" and task.max_length == 3
+    seen = {}
+    for split in ("train", "held_out"):
+        batch = task.sample(500, checks.seeded(), split)
+        seen[split] = set(strings(batch.source))
+        pairs = zip(strings(batch.source), strings(batch.target))
+        assert all(target == source + source[0] for source, target in pairs)
+    assert not seen["train"] & seen["held_out"]
+    assert seen["train"] | seen["held_out"] == set(texts)
+
+
+def test_equal_sources_of_pairs_fall_on_one_side_and_batches_are_trimmed():
+    sources = [first + second for first in "abcde" for second in "abcde"]
+    task = PairsTask([(s, target) for s in sources for target in ("a", "abc")], held_out=0.5)
+    train, held_out = (
+        set(strings(task.sample(400, checks.seeded(), split).source))
+        for split in ("train", "held_out")
+    )
+    assert not train & held_out and train | held_out == set(sources)
+    widths = {task.sample(1, checks.seeded(seed)).target.shape[1] for seed in range(20)}
+    assert widths == {3, 5}
+
+
+def test_both_kinds_of_task_keep_the_protocol():
+    for task in (ReversalTask(), PairsTask([("a", "b")], held_out=0.0)):
+        assert isinstance(task, Task)
+        assert isinstance(task.sample(1, checks.seeded()), Batch)

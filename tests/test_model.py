@@ -1,0 +1,181 @@
+"""The blocks and the whole against torch's own; what a Transformer may and may not see."""
+
+import checks
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch_peers import (
+    MASKS,
+    assert_close,
+    assert_same_function,
+    assert_same_weight_gradients,
+    make_mask,
+    peer,
+    torch_mask,
+)
+
+from revtrans.attention import causal_mask, padding_mask
+from revtrans.model import DecoderLayer, EncoderLayer, Transformer, TransformerConfig
+from revtrans.training import cross_entropy
+
+CONFIG = TransformerConfig(symbols="abcde", max_length=8, d_model=12, n_heads=3, d_ff=20)
+MODEL = checks.tiny()
+TEXTS = st.text("abcde", max_size=6)
+
+
+def tokens(n: int) -> torch.Tensor:
+    return torch.randn(2, n, CONFIG.d_model, generator=checks.seeded(n))
+
+
+@pytest.mark.parametrize("kind", ["none", "padding", "causal", "both", "random"])
+def test_an_encoder_layer_equals_torchs(kind):
+    ours = EncoderLayer(CONFIG)
+    theirs = peer(ours, CONFIG)
+    mask = make_mask(kind, 5, 5, checks.seeded())
+    hidden = torch_mask(mask, 5, CONFIG.n_heads)
+    assert_same_function(lambda x: ours(x, mask)[0], lambda x: theirs(x, hidden), [tokens(5)])
+    assert_same_weight_gradients(ours, theirs)
+
+
+@pytest.mark.parametrize("kind, n_target, n_source", MASKS)
+def test_a_decoder_layer_equals_torchs(kind, n_target, n_source):
+    ours = DecoderLayer(CONFIG)
+    theirs = peer(ours, CONFIG)
+    self_mask = causal_mask(n_target)
+    mask = make_mask(kind, n_target, n_source, checks.seeded())
+    hidden = torch_mask(mask, n_target, CONFIG.n_heads)
+    assert_same_function(
+        lambda x, memory: ours(x, memory, self_mask, mask)[0],
+        lambda x, memory: theirs(x, memory, ~self_mask, hidden),
+        [tokens(n_target), tokens(n_source)],
+    )
+    assert_same_weight_gradients(ours, theirs)
+
+
+@pytest.fixture
+def both_stacks():
+    """Our model, torch's with the same blocks, a padded batch, and the masks as torch has them."""
+    ours = Transformer(CONFIG)
+    batch = checks.reversal_batch(ours.vocab, ["abcde", "ba"])
+    hidden = {
+        "src_key_padding_mask": ~batch.source_mask,
+        "memory_key_padding_mask": ~batch.source_mask,
+        "tgt_mask": ~causal_mask(batch.decoder_input.shape[1]),
+    }
+    return ours, peer(ours, CONFIG), batch, hidden
+
+
+def test_the_stacks_equal_torchs(both_stacks):
+    ours, theirs, batch, hidden = both_stacks
+    mask, causal = padding_mask(batch.source), ~hidden["tgt_mask"]
+
+    def forward(x, y):
+        return ours.decoder(y, ours.encoder(x, mask)[0], causal, mask)[0]
+
+    inputs = [tokens(5), tokens(6)]
+    assert_same_function(forward, lambda x, y: theirs(x, y, **hidden), inputs)
+    assert_same_weight_gradients(ours, theirs)
+
+
+def test_the_logits_equal_torchs(both_stacks):
+    ours, theirs, batch, hidden = both_stacks
+
+    def their_logits():
+        x, y = ours.embed(batch.source), ours.embed(batch.decoder_input)
+        return theirs(x, y, **hidden) @ ours.embedding.weight.T
+
+    logits, expected = ours(batch.source, batch.decoder_input), their_logits()
+    assert_close(logits, expected)
+    gradients = [
+        torch.autograd.grad(out.square().mean(), ours.embedding.weight)[0]
+        for out in (logits, expected)
+    ]
+    assert_close(*gradients)
+
+
+@given(TEXTS, st.integers(1, 2))
+def test_padding_changes_no_real_logit(text, columns):
+    checks.padding_is_ignored(MODEL, text, columns)
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=5))
+def test_a_string_has_the_same_logits_alone_and_in_a_batch(texts):
+    together = checks.reversal_batch(MODEL.vocab, texts)
+    logits = MODEL(together.source, together.decoder_input)
+    for text, row in zip(texts, logits):
+        alone = checks.reversal_batch(MODEL.vocab, [text])
+        assert_close(row[: len(text) + 1], MODEL(alone.source, alone.decoder_input)[0])
+
+
+@given(st.text("abcde", min_size=2, max_size=6), st.data())
+def test_the_future_changes_no_earlier_logit(text, data):
+    checks.future_is_hidden(MODEL, text, data.draw(st.integers(1, len(text))))
+
+
+@given(st.permutations(["abc", "", "eeeee", "da"]))
+def test_permuting_the_batch_permutes_the_logits(texts):
+    order = sorted(range(4), key=texts.__getitem__)
+    batch = checks.reversal_batch(MODEL.vocab, texts)
+    logits = MODEL(batch.source, batch.decoder_input)
+    assert_close(MODEL(batch.source[order], batch.decoder_input[order]), logits[order])
+
+
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned", "none"])
+@pytest.mark.parametrize("texts", [["abc", ""], ["", ""]])
+def test_an_empty_string_leaves_loss_and_gradients_finite(texts, positions):
+    model = checks.tiny(positions=positions)
+    batch = checks.reversal_batch(model.vocab, texts)
+    loss = cross_entropy(model(batch.source, batch.decoder_input), batch.labels)
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_every_layer_returns_its_weights():
+    batch = checks.reversal_batch(MODEL.vocab, ["abcd", "a"])
+    memory, encoder = MODEL.encode(batch.source)
+    logits, pairs = MODEL.decode(batch.decoder_input, memory, padding_mask(batch.source))
+    assert logits.shape == (2, 5, len(MODEL.vocab))
+    assert [tuple(weights.shape) for weights in encoder] == [(2, 2, 4, 4)] * 2
+    shapes = [(tuple(own.shape), tuple(cross.shape)) for own, cross in pairs]
+    assert shapes == [((2, 2, 5, 5), (2, 2, 5, 4))] * 2
+    assert (encoder[0][1, ..., 1:] == 0).all() and (pairs[0][1][1, ..., 1:] == 0).all()
+    assert (pairs[0][0].triu(1) == 0).all()
+
+
+def test_a_tied_model_has_one_matrix_and_an_untied_one_two():
+    tied, untied = checks.tiny(tied=True), checks.tiny(tied=False)
+    names = set(dict(untied.named_parameters())) - set(dict(tied.named_parameters()))
+    assert names == {"unembedding.weight"}
+    assert untied.unembedding.weight.shape == tied.embedding.weight.shape
+    batch = checks.reversal_batch(untied.vocab, ["abc"])
+    memory, _ = untied.encode(batch.source)
+    hidden = untied.embed(batch.decoder_input), memory, causal_mask(4), padding_mask(batch.source)
+    expected = untied.unembedding(untied.decoder(*hidden)[0])
+    assert_close(untied(batch.source, batch.decoder_input), expected)
+
+
+def test_symbols_are_embedded_at_unit_scale():
+    model = checks.tiny(positions="none", d_model=64)
+    ids = torch.arange(len(model.vocab))[None]
+    assert model.embed(ids).square().mean().item() == pytest.approx(1, abs=0.2)
+    assert_close(model.embed(ids)[0], model.embedding.weight * 8)
+
+
+def test_dropout_acts_in_training_only():
+    model = checks.tiny(dropout=0.5)
+    batch = checks.reversal_batch(model.vocab, ["abc"])
+    still, again = (model(batch.source, batch.decoder_input) for _ in range(2))
+    model.train()
+    noisy, other = (model(batch.source, batch.decoder_input) for _ in range(2))
+    assert torch.equal(still, again)
+    assert not torch.allclose(still, noisy) and not torch.allclose(noisy, other)
+
+
+def test_the_seed_sets_the_weights_and_leaves_the_global_state():
+    state = torch.get_rng_state()
+    first, same, other = (torch.cat([p.flatten() for p in checks.tiny(seed).parameters()])
+                          for seed in (0, 0, 1))  # fmt: skip
+    assert torch.equal(first, same) and not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), state)

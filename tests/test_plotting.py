@@ -1,0 +1,165 @@
+"""Attention maps, the score of their anti-diagonal, and figures that show them upright."""
+
+from dataclasses import replace
+
+import checks
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from matplotlib.figure import Figure
+from torch_peers import assert_close
+
+from revtrans.data import Vocab
+from revtrans.decoding import reverse
+from revtrans.model import Transformer
+from revtrans.plotting import (
+    AttentionMaps,
+    antidiagonal_score,
+    attention_maps,
+    plot_attention,
+    plot_batch,
+    plot_heads,
+    plot_history,
+)
+from revtrans.training import History
+
+PARTS = ("encoder", "decoder", "cross")
+TEXTS = ["abc", "edcba", "", "b"]
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def assert_same_maps(one: AttentionMaps, other: AttentionMaps) -> None:
+    assert (one.source, one.target) == (other.source, other.target)
+    for part in PARTS:
+        assert_close(getattr(one, part), getattr(other, part))
+
+
+def tick_labels(ax) -> tuple[list[str], list[str]]:
+    """What stands beside the rows, and below the columns."""
+    return tuple([tick.get_text() for tick in ticks] for ticks in
+                 (ax.get_yticklabels(), ax.get_xticklabels()))  # fmt: skip
+
+
+@pytest.mark.parametrize("targets", [None, ["c", "", "ab", "dddd"]])
+def test_maps_are_cut_to_each_text_as_if_it_were_alone(trained, targets):
+    alone = targets or [None] * len(TEXTS)
+    for i, maps in enumerate(attention_maps(trained, TEXTS, targets)):
+        n, t = len(maps.source), len(maps.target) + 1
+        assert maps.source == TEXTS[i]
+        assert maps.target == (targets[i] if targets else reverse(trained, TEXTS[i]))
+        assert maps.encoder.shape == (1, 2, n, n)
+        assert maps.decoder.shape == (1, 2, t, t)
+        assert maps.cross.shape == (1, 2, t, n)
+        assert_same_maps(maps, attention_maps(trained, TEXTS[i], alone[i]))
+
+
+def test_every_row_of_a_map_sums_to_one(trained):
+    for maps in attention_maps(trained, TEXTS):
+        for part in PARTS:
+            rows = getattr(maps, part).sum(-1)
+            if getattr(maps, part).shape[-1]:  # an empty text has no columns
+                assert_close(rows, torch.ones_like(rows))
+        assert (maps.decoder.triu(1) == 0).all()
+
+
+@pytest.mark.parametrize("target", [None, "cba"])
+def test_maps_show_weights_before_dropout_and_leave_the_mode(trained, target):
+    model = Transformer(replace(trained.config, dropout=0.5))
+    model.load_state_dict(trained.state_dict())
+    maps = attention_maps(model.train(), "abc", target)
+    assert model.training
+    assert_same_maps(maps, attention_maps(trained, "abc", target))
+
+
+def test_steps_are_labelled_by_what_they_read_and_write(trained):
+    maps = attention_maps(trained, "abc")
+    assert maps.read == ["⊢", "c", "b", "a"] and maps.written == ["c", "b", "a", "⊣"]
+
+
+def test_the_best_head_of_a_trained_model_reads_backwards(trained):
+    checks.best_head_reads_backwards(trained)
+
+
+@pytest.mark.parametrize(
+    "weights, score",
+    [
+        ([[0.0, 1.0], [1.0, 0.0], [0.5, 0.5]], 1.0),
+        ([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]], 0.0),
+        ([[0.25, 0.75], [0.5, 0.5]], 0.625),
+        ([[0.0, 1.0]], 0.5),  # a missing step counts as 0
+        ([[1.0], [1.0], [1.0]], 1.0),
+    ],
+)
+def test_the_score_is_the_mean_attention_on_the_anti_diagonal(weights, score):
+    assert antidiagonal_score(torch.tensor(weights)).item() == pytest.approx(score)
+
+
+def test_scores_are_shares_one_for_each_head():
+    weights = torch.randn(3, 2, 5, 4, generator=checks.seeded()).softmax(-1)
+    scores = antidiagonal_score(weights)
+    assert scores.shape == (3, 2) and (scores > 0).all() and (scores < 1).all()
+    assert_close(antidiagonal_score(weights[1, 1]), scores[1, 1])
+
+
+def test_an_empty_source_has_no_score():
+    with pytest.raises(ValueError, match="empty source"):
+        antidiagonal_score(torch.zeros(2, 1, 0))
+
+
+def test_a_map_is_drawn_upright():
+    checks.picture_is_upright(checks.tiny())
+
+
+def test_a_map_is_drawn_on_the_given_axes_with_its_labels_and_values():
+    weights = torch.tensor([[0.0, 0.25, 0.75], [1.0, 0.0, 0.0]], requires_grad=True)
+    _, ax = plt.subplots()
+    assert plot_attention(weights, ["x", "y"], ["a", "b", "c"], ax=ax) is ax
+    assert tick_labels(ax) == (["x", "y"], ["a", "b", "c"])
+    (image,) = ax.images
+    assert image.get_array().tolist() == weights.tolist() and image.get_clim() == (0, 1)
+    assert len(plt.get_fignums()) == 1
+
+
+@pytest.mark.parametrize("given_axes", [True, False])
+def test_heads_are_drawn_in_a_grid_of_layers_and_heads(given_axes):
+    weights = torch.rand(2, 3, 4, 5, generator=checks.seeded())
+    axes = plt.subplots(2, 3)[1] if given_axes else None
+    figure = plot_heads(weights, list("wxyz"), list("abcde"), ax=axes)
+    assert isinstance(figure, Figure) and len(plt.get_fignums()) == 1
+    assert not given_axes or figure is axes[0, 0].figure
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles == [f"layer {layer}, head {head}" for layer in range(2) for head in range(3)]
+    for i, ax in enumerate(figure.axes):
+        assert_close(torch.tensor(ax.images[0].get_array()), weights.flatten(0, 1)[i])
+
+
+@pytest.mark.parametrize("given_axes", [True, False])
+def test_a_batch_is_drawn_with_its_symbols_and_grey_padding(given_axes):
+    given = plt.subplots()[1] if given_axes else None
+    ax = plot_batch(Vocab("ab"), torch.tensor([[1, 3, 4, 2], [1, 4, 2, 0]]), ax=given)
+    assert not given_axes or ax is given
+    assert [text.get_text() for text in ax.texts] == ["⊢", "a", "b", "⊣", "⊢", "b", "⊣", ""]
+    (image,) = ax.images
+    assert image.get_array().mask.tolist() == [[False] * 4, [False] * 3 + [True]]
+    assert image.origin == "upper" and image.cmap.get_bad().tolist()[:3] == [0xBB / 255] * 3
+
+
+@pytest.mark.parametrize("given_axes", [True, False])
+def test_a_history_is_drawn_by_step_on_a_pair_of_axes(given_axes):
+    history = History([3.0, 2.0, 1.0], [0.1] * 3, [0, 2, 3], [0.0, 0.5, 1.0], [0.2, 0.6, 1.0])
+    axes = plt.subplots(1, 2)[1] if given_axes else None
+    figure = plot_history(history, ax=axes)
+    assert isinstance(figure, Figure) and (not given_axes or figure is axes[0].figure)
+    loss, shares = figure.axes
+    assert loss.lines[0].get_ydata().tolist() == history.loss
+    drawn = {line.get_label(): (*line.get_xdata(), *line.get_ydata()) for line in shares.lines}
+    assert drawn == {
+        "token accuracy": (*history.step, *history.token_accuracy),
+        "exact match": (*history.step, *history.exact_match),
+    }
+    assert all(ax.get_title() and ax.get_xlabel() and ax.get_ylabel() for ax in figure.axes)

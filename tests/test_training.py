@@ -1,0 +1,254 @@
+"""The loss, the metrics, the schedule, the loop, and the file."""
+
+import json
+import math
+from pathlib import Path
+
+import checks
+import pytest
+import torch
+from safetensors import safe_open
+from torch_peers import assert_close
+
+from revtrans.data import PairsTask, ReversalTask
+from revtrans.decoding import greedy
+from revtrans.model import Transformer
+from revtrans.training import (
+    choose_device,
+    cross_entropy,
+    exact_match,
+    fit,
+    learning_rate,
+    load,
+    predict,
+    save,
+    token_accuracy,
+)
+
+TASK = ReversalTask("abcde", max_length=4)
+QUICK = {"batch_size": 16, "eval_every": 5, "eval_size": 20, "progress": False}
+
+
+def weights(model: Transformer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_the_loss_ignores_padding():
+    checks.loss_ignores_padding(checks.tiny())
+
+
+def test_no_gradient_reaches_the_logits_of_padding():
+    labels = torch.tensor([[3, 2, 0], [4, 4, 2]])
+    logits = torch.randn(2, 3, 6, generator=checks.seeded(), requires_grad=True)
+    cross_entropy(logits, labels, 0.1).backward()
+    assert (logits.grad[0, 2] == 0).all() and (logits.grad[labels != 0] != 0).all()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_label_smoothing_mixes_in_the_mean_over_the_vocabulary(smoothing):
+    labels = torch.tensor([[3, 2]])
+    surprise = -torch.randn(1, 2, 6, generator=checks.seeded()).log_softmax(-1)
+    right = surprise[0, [0, 1], labels[0]]
+    expected = ((1 - smoothing) * right + smoothing * surprise[0].mean(-1)).mean()
+    assert_close(cross_entropy(-surprise, labels, smoothing), expected)
+
+
+@pytest.mark.parametrize(
+    "predicted, exact, accuracy",
+    [
+        ([[3, 4, 2], [5, 2, 0]], 1.0, 1.0),
+        ([[3, 4, 2], [5, 2, 9]], 1.0, 1.0),  # what is written over padding does not count
+        ([[3, 4, 2], [5, 3, 0]], 0.5, 0.8),  # a missing eos does
+        ([[4, 4, 2], [4, 2, 0]], 0.0, 0.6),
+    ],
+)
+def test_metrics_count_eos_and_ignore_padding(predicted, exact, accuracy):
+    labels = torch.tensor([[3, 4, 2], [5, 2, 0]])
+    assert exact_match(torch.tensor(predicted), labels) == exact
+    assert token_accuracy(torch.tensor(predicted), labels) == pytest.approx(accuracy)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.2, 0.3])
+def test_teacher_forced_and_free_running_agree_on_every_string(trained, noise):
+    model = Transformer(trained.config)
+    model.load_state_dict(trained.state_dict())
+    with torch.no_grad():
+        for i, p in enumerate(model.parameters()):
+            p += noise * torch.randn(p.shape, generator=checks.seeded(i)) * p.std(correction=0)
+    batch = ReversalTask("abcde", max_length=5).sample(300, checks.seeded())
+    forced, free = (predict(model, batch, free_running=free) for free in (False, True))
+    written = greedy(model.eval(), batch.source)[:, : batch.labels.shape[1]]
+    written = torch.nn.functional.pad(written, (0, batch.labels.shape[1] - written.shape[1]))
+    right = [
+        ((ids == batch.labels) | ~batch.label_mask).all(1) for ids in (forced, free, written)
+    ]
+    assert torch.equal(right[0], right[1]) and torch.equal(right[0], right[2])
+    share = right[0].float().mean()
+    assert share >= 0.98 if noise == 0 else 0.05 < share < 0.95
+
+
+def test_predict_leaves_the_mode_as_it_was_and_is_not_disturbed_by_dropout():
+    model, batch = checks.tiny(dropout=0.5), TASK.sample(20, checks.seeded())
+    expected = predict(model, batch)
+    assert torch.equal(predict(model.train(), batch), expected) and model.training
+
+
+@pytest.mark.parametrize("steps, warmup", [(1, 0.0), (1, 0.9), (10, 0.0), (100, 0.15), (7, 0.99)])
+def test_the_rate_rises_to_its_peak_and_falls_to_zero(steps, warmup):
+    rates = [learning_rate(step, steps, 0.5, warmup) for step in range(steps)]
+    top = rates.index(max(rates))
+    assert all(0 <= rate <= 0.5 for rate in rates)
+    assert rates[:top] == sorted(rates[:top]) and rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[-1] == pytest.approx(0, abs=1e-9)
+    assert abs(top + 1 - warmup * steps) <= 1
+    if warmup * steps >= 1:
+        rise = math.floor(warmup * steps)
+        expected = [0.5 * (step + 1) / (warmup * steps) for step in range(rise - 1)]
+        assert rates[: rise - 1] == pytest.approx(expected)
+
+
+def test_the_peak_rate_is_reached_when_it_falls_on_a_step():
+    assert learning_rate(14, 100, 0.5, 0.15) == pytest.approx(0.5)
+
+
+def test_fit_reduces_the_loss_and_tells_what_happened():
+    model, seen = checks.tiny(), []
+    history = fit(
+        model, TASK, steps=32, lr=0.01, **QUICK, callback=lambda step, model: seen.append(step)
+    )
+    assert sum(history.loss[-5:]) < 0.9 * sum(history.loss[:5])
+    assert history.rate == [learning_rate(step, 32, 0.01, 0.15) for step in range(32)]
+    assert seen == history.step == [0, 5, 10, 15, 20, 25, 30, 32]
+    assert len(history.exact_match) == len(history.token_accuracy) == 8
+    assert history.token_accuracy[-1] > history.token_accuracy[0]
+    assert history.seconds > 0 and not history.interrupted and not model.training
+
+
+def test_fit_measures_on_the_held_out_split(monkeypatch):
+    asked = []
+    sample = ReversalTask.sample
+
+    def noting(self, n, generator, split="train"):
+        asked.append((n, split))
+        return sample(self, n, generator, split)
+
+    monkeypatch.setattr(ReversalTask, "sample", noting)
+    fit(checks.tiny(), TASK, steps=3, **QUICK)
+    assert asked == [(20, "held_out"), *[(16, "train")] * 3]
+
+
+def test_the_same_seed_gives_the_same_bits_and_leaves_the_global_state():
+    state, runs = torch.get_rng_state(), []
+    for seed in (0, 0, 1):
+        model = checks.tiny(dropout=0.1)
+        history = fit(model, TASK, steps=6, **QUICK, seed=seed)
+        runs.append((weights(model), history))
+    assert torch.equal(runs[0][0], runs[1][0]) and not torch.equal(runs[0][0], runs[2][0])
+    assert runs[0][1].loss == runs[1][1].loss != runs[2][1].loss
+    assert runs[0][1].exact_match == runs[1][1].exact_match
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_ctrl_c_hands_back_the_history_and_a_usable_model():
+    def stop(step, model):
+        if step == 10:
+            raise KeyboardInterrupt
+
+    model = checks.tiny(dropout=0.1)
+    before = weights(model)
+    history = fit(model, TASK, steps=50, **QUICK, callback=stop)
+    assert history.interrupted and history.step == [0, 5, 10]
+    assert len(history.loss) == len(history.rate) == 10
+    assert not model.training and not torch.equal(weights(model), before)
+    batch = TASK.sample(5, checks.seeded())
+    assert model(batch.source, batch.decoder_input).isfinite().all()
+
+
+@pytest.mark.parametrize("clip", [0.01, 0.1, 1e9])
+def test_gradients_are_clipped_to_the_stated_norm(clip):
+    norms = []
+
+    def note(step, model):
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        norms.append(torch.cat([g.flatten() for g in gradients]).norm().item() if step else 0)
+
+    options = {**QUICK, "eval_every": 1}
+    fit(checks.tiny(), TASK, steps=4, clip=clip, **options, callback=note)
+    if clip < 1:
+        assert norms[1:] == pytest.approx([clip] * 4, rel=1e-3)
+    else:
+        assert min(norms[1:]) > 0.1, "without clipping they are longer"
+
+
+@pytest.mark.parametrize("function", [str.upper, lambda text: text * 2])
+def test_other_tasks_train_too(function):
+    texts = [a + b + c for a in "xyz" for b in "xyz" for c in "xyz"]
+    task = PairsTask.from_function(function, texts, held_out=0.3)
+    model = checks.tiny(symbols=task.vocab.symbols)
+    history = fit(model, task, steps=30, lr=0.01, **QUICK)
+    assert history.loss[-1] < 0.8 * history.loss[0]
+
+
+def test_without_a_device_the_best_there_is_is_chosen(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for usable, expected in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda usable=usable: usable)
+        assert choose_device().type == expected
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"tied": False}, {"positions": "learned"}, {"symbols": "ñ😀 ", "dropout": 0.5}]
+)
+def test_a_saved_model_comes_back_bit_for_bit(tmp_path, changes):
+    model, path = checks.tiny(3, **changes), tmp_path / "model.safetensors"
+    save(model.train(), path)
+    again = load(path)
+    assert again.config == model.config and not again.training
+    assert again.state_dict().keys() == model.state_dict().keys()
+    assert all(torch.equal(t, model.state_dict()[name]) for name, t in again.state_dict().items())
+    batch = checks.reversal_batch(model.vocab, [model.vocab.symbols])
+    logits = (m(batch.source, batch.decoder_input) for m in (model.eval(), again))
+    assert torch.equal(*logits)
+
+
+def test_the_file_is_data_only(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save(checks.tiny(), path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    assert metadata["format"] == "revtrans"
+    assert json.loads(metadata["config"])["symbols"] == "abcde"
+    content = path.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    assert {entry["dtype"] for name, entry in header.items() if name[:2] != "__"} == {"F32"}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("failing", ["write_bytes", "replace"])
+def test_a_failed_save_leaves_the_old_file_whole_and_nothing_else(tmp_path, monkeypatch, failing):
+    path = tmp_path / "model.safetensors"
+    save(checks.tiny(0), path)
+    before = path.read_bytes()
+
+    def fail(self, *arguments):
+        with self.open("wb") as file:
+            file.write(b"half")
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(Path, failing, fail)
+    with pytest.raises(OSError, match="the disk is full"):
+        save(checks.tiny(1), path)
+    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == before
+
+
+def test_saving_replaces_the_file(tmp_path):
+    path = tmp_path / "model.safetensors"
+    for seed in (0, 1):
+        save(checks.tiny(seed), str(path))
+    assert torch.equal(weights(load(path)), weights(checks.tiny(1)))
+
+
+def test_a_progress_bar_shows_loss_and_exact_match(capsys):
+    fit(checks.tiny(), TASK, steps=3, batch_size=2, eval_every=1, eval_size=2)
+    shown = capsys.readouterr().err
+    assert "loss=" in shown and "exact_match=" in shown
