@@ -204,7 +204,7 @@ class ReversalTask:
                 enough = split == "train" or self.held_out > 0
             if enough:
                 found.append(length)
-        return torch.tensor(found)
+        return torch.tensor(found, dtype=torch.int64)
 
 # %% ../nbs/00_task.ipynb #export--choose
 def _choose(

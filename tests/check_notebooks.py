@@ -16,6 +16,7 @@ Cells are counted from 0, text cells too.
 
 import argparse
 import html
+import json
 import math
 import os
 import re
@@ -32,10 +33,12 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, CellExecutionError, DeadKernelError
 from nbdev.clean import clean_nb
+from nbdev.config import get_config
 from nbdev.process import extract_directives
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
+NBS = Path(__file__).resolve().parent.parent / "nbs"
 TIMEOUT = 600  # seconds for one cell
 DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?|(?<!\.)\.[0-9]+"
 # No number in a1, layer.2 or 1.2.3; no sign in 3-5 or x-5; no exponent in 7e1f.
@@ -180,7 +183,7 @@ def check(path: Path, write: bool = False) -> list[str]:
     except (ValueError, nbformat.ValidationError) as error:
         return [f"{path.name} is no notebook: {str(error)[:160]}"]
     problems = []
-    for index, stored in run(notebook, path.resolve().parent):
+    for index, stored in run(notebook, path.parent):
         cell = notebook.cells[index]
         found = [(what, "", text) for what, text in faults(cell.outputs)]
         try:
@@ -198,11 +201,22 @@ def check(path: Path, write: bool = False) -> list[str]:
                 problems[-1] += f"\n    {label} {' '.join(text.split())[:160]}" * any(texts)
     if write and not problems:
         notebook.metadata.pop("widgets", None)
-        clean_nb(notebook)
+        settings = get_config(path=Path(__file__).parent)
+        keys = [settings.get(f"allowed_{of}metadata_keys", "").split() for of in ("", "cell_")]
+        clean_nb(notebook, False, *keys, settings.clean_ids)
         part = path.with_suffix(".part")
         part.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
         part.replace(path)
     return problems
+
+
+def record(seconds: dict[Path, float]) -> None:
+    """Keep the seconds of the series' own notebooks; index.ipynb and README.md show them."""
+    own = {path.stem: round(value) for path, value in seconds.items() if path.parent == NBS}
+    if own:
+        file = NBS / "run_times.json"
+        known = json.loads(file.read_text())["seconds"] | own
+        file.write_text(json.dumps({"seconds": dict(sorted(known.items()))}, indent=2) + "\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -211,8 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("notebooks", nargs="*", type=Path, metavar="notebook")
     parser.add_argument("--write", action="store_true", help="store the fresh outputs")
     options = parser.parse_args(arguments)
-    folder = Path(__file__).resolve().parent.parent / "nbs"
-    paths = options.notebooks or sorted(folder.glob("*.ipynb")) or [folder]
+    paths = [path.resolve() for path in options.notebooks] or sorted(NBS.glob("*.ipynb")) or [NBS]
     for path in paths:
         if not path.is_file():
             parser.error(f"{path} is no notebook")
@@ -223,6 +236,8 @@ def main(arguments: list[str] | None = None) -> int:
         result = f"{len(problems)} to fix" if problems else "ok"
         rows.append((path.name, perf_counter() - start, result))
         print(*problems, f"{path.name}: {result}", sep="\n", flush=True)
+    if options.write:
+        record({path: seconds for path, (_, seconds, _) in zip(paths, rows)})
     failed = sum(result != "ok" for _, _, result in rows)
     seconds = sum(seconds for _, seconds, _ in rows)
     rows.append(("total", seconds, f"{failed} failed" if failed else "ok"))

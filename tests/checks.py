@@ -107,6 +107,18 @@ def cache_changes_nothing(model: Transformer, written: Tensor | None = None) -> 
         assert_close(one_by_one, model(batch.source, written))
 
 
+def beams_keep_their_past(model: Transformer) -> None:
+    """After a selection of rows, the state with a cache goes on like the one without."""
+    source, rows = reversal_batch(model.vocab, ["abcd", "e", "ba"]).source, torch.tensor([2, 2, 0])
+    states = [kind(model, source, 3) for kind in (decoding.CachedState, decoding.PlainState)]
+    with torch.no_grad():
+        for state in states:
+            state.step(torch.full((3,), Vocab.bos))
+            state.step(torch.tensor([3, 4, 5]))
+            state.select(rows)
+        assert_close(*(state.step(torch.tensor([6, 7, 3])) for state in states))
+
+
 def decoding_stops(model: Transformer) -> None:
     """After eos there is only padding, and nobody waits longer than the longest answer."""
     source = reversal_batch(model.vocab, ["abc", "d"]).source

@@ -68,6 +68,7 @@ def test_agree(stored: str, fresh: str) -> None:
         ("12x", "13x"),
         ("12x", "12y"),
         ("7f9a", "7f9b"),
+        ("---- 1", "1"),
         ("1 2", "1 2 3"),
         ("1 2 3", "1 2"),
     ],
@@ -126,7 +127,7 @@ def test_faults(output: NotebookNode) -> None:
 
 
 GOOD = {
-    "word": "print('dcba'); print('twice')",
+    "word": "print('dcba', flush=True); print('twice')",
     "integer": "3",
     "decimal": "print(0.500)",
     "picture": "import matplotlib.pyplot as plt\nplt.plot([1, 2]);",
@@ -146,6 +147,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("nbs") / "good.ipynb"
     cells = [new_markdown_cell("# Title"), *map(new_code_cell, GOOD.values())]
     cells[1 + list(GOOD).index("skipped")].outputs = [printed("left alone")]
+    cells[1].metadata = {"tags": ["mine"], "jupyter": {"source_hidden": True}}
     nbformat.write(
         new_notebook(cells=cells, metadata={"kernelspec": {"name": "none", "display_name": "No"}}),
         path,
@@ -173,6 +175,7 @@ def test_write_stores_what_nbdev_clean_keeps(good: Path) -> None:
     nbformat.validate(notebook)
     assert outputs_of(notebook, "word") == [printed("dcba\ntwice\n")]
     assert outputs_of(notebook, "silent")[0].data["text/plain"] == "<object>"
+    assert notebook.cells[1].metadata == {"jupyter": {"source_hidden": True}}  # see settings.ini
     assert outputs_of(notebook, "skipped") == [printed("left alone")]
     assert [*outputs_of(notebook, "picture")[0].data] == ["image/png", "text/plain"]
     assert outputs_of(notebook, "bar") == []
@@ -209,7 +212,7 @@ def test_each_fault_is_reported(good: Path, capsys: pytest.CaptureFixture[str]) 
     report = capsys.readouterr().out
     number = {name: index for index, name in enumerate(GOOD, start=1)}
     for name, what in [
-        ("word", "outputs differ\n    print('dcba')"),
+        ("word", "outputs differ\n    print('dcba'"),
         ("integer", "outputs differ\n    3\n    stored: 4\n    fresh:  3"),
         ("decimal", "outputs differ\n    print(0.500)\n    stored: 0.72\n    fresh:  0.5"),
         ("picture", "0 outputs stored, 1 fresh"),

@@ -12,7 +12,7 @@ from torch_peers import assert_close
 
 from revtrans import decoding
 from revtrans.data import Vocab, make_batch
-from revtrans.decoding import CachedState, PlainState, beam_search, greedy, reverse
+from revtrans.decoding import CachedState, beam_search, greedy, reverse
 from revtrans.model import Transformer
 
 MODEL = checks.tiny()
@@ -47,17 +47,8 @@ def test_the_cache_changes_no_answer(texts, beam):
     assert_close(with_cache[1], without[1])
 
 
-@given(st.lists(st.integers(3, 7), min_size=8, max_size=8), st.permutations([0, 1, 2]))
-def test_selecting_rows_keeps_both_states_in_step(ids, rows):
-    source, symbols = sources(["abcd", "e", "ba"]), torch.tensor(ids)
-    rows = torch.tensor([rows[0], *rows])  # as in a beam: one twice, the others moved
-    states = [kind(MODEL, source, 8) for kind in (CachedState, PlainState)]
-    with torch.no_grad():
-        for state in states:
-            state.step(torch.full((3,), Vocab.bos))
-            state.step(symbols[:3])
-            state.select(rows)
-        assert_close(*(state.step(symbols[4:]) for state in states))
+def test_selected_rows_keep_their_past():
+    checks.beams_keep_their_past(MODEL)
 
 
 def test_keys_and_values_are_projected_once(monkeypatch):

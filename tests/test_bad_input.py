@@ -1,0 +1,274 @@
+"""Bad input: the error names the wrong value and what was allowed, and comes before any work."""
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+SIZES = {"symbols": "abc", "max_length": 4, "d_model": 8, "n_heads": 2, "d_ff": 8, "n_layers": 1}
+
+
+def model(plain: SimpleNamespace):
+    return plain.model.Transformer(plain.model.TransformerConfig(**SIZES))
+
+
+# Each row is what a user types; `names` below says what stands for what.
+VOCAB = [
+    ("Vocab('abc').encode('abñ')", ValueError, ["'ñ'", "position 2", "'abc'"]),
+    ("Vocab('abc').encode('A')", ValueError, ["'A'", "position 0", "'abc'"]),
+    ("Vocab('abc').encode(5)", TypeError, ["string", "int", "5"]),
+    ("Vocab('abc').encode(None)", TypeError, ["string", "NoneType"]),
+    ("Vocab(['a'])", TypeError, ["symbols", "string", "list"]),
+    ("Vocab('')", ValueError, ["alphabet is empty"]),
+    ("Vocab('abca')", ValueError, ["'a' is repeated", "position 3"]),
+    ("Vocab('ñn\u0303')", ValueError, ["'ñ' is repeated", "position 1"]),
+    ("Vocab('q\u0303')", ValueError, ["position 1", "combining mark"]),
+]
+TASKS = [
+    ("ReversalTask('abc', 0)", ValueError, ["1 ≤ min ≤ max", "0 and 16"]),
+    ("ReversalTask('abc', 1, 0)", ValueError, ["1 ≤ min ≤ max", "1 and 0"]),
+    ("ReversalTask('abc', 3, 2)", ValueError, ["1 ≤ min ≤ max", "3 and 2"]),
+    ("ReversalTask(held_out=0.6)", ValueError, ["held_out", "0.5", "0.6"]),
+    ("ReversalTask(held_out=-0.1)", ValueError, ["held_out", "-0.1"]),
+    ("ReversalTask(held_out=nan)", ValueError, ["held_out", "nan"]),
+    ("TASK.sample(0, torch.Generator())", ValueError, ["at least 1", "0"]),
+    ("TASK.sample(-3, torch.Generator())", ValueError, ["at least 1", "-3"]),
+    ("TASK.sample(1, torch.Generator(), 'x')", ValueError, ["'train' or 'held_out'", "'x'"]),
+    ("PairsTask([])", ValueError, ["at least one", "pair"]),
+    ("PairsTask([('a', 'b')], 0.5)", ValueError, ["1 pairs", "held_out=0.5"]),
+    ("PairsTask([('a', 'b')], 2)", ValueError, ["held_out", "0.5", "2"]),
+    ("PairsTask([('a', 'b', 'c')] * 2, 0)", ValueError, ["('a', 'b', 'c')"]),
+    ("PairsTask(['hola'], 0)", ValueError, ["'hola'"]),
+    ("make_batch(Vocab('a'), [], [])", ValueError, ["0 sources and 0 targets"]),
+    ("make_batch(Vocab('a'), ['a'], [])", ValueError, ["1 sources and 0 targets"]),
+]
+ATTENTION = [
+    ("attend(torch.ones(3, 4).bool())", ValueError, ["mask (3, 4)", "(2, 3, 5)"]),
+    ("attend(torch.ones(5, 3).bool())", ValueError, ["mask (5, 3)", "(2, 3, 5)"]),
+    ("attend(torch.ones(1, 2, 3, 5).bool())", ValueError, ["mask (1, 2, 3, 5)", "(2, 3, 5)"]),
+    ("attend(torch.ones(3, 5))", TypeError, ["boolean (True = may attend)", "torch.float32"]),
+    ("attend(torch.ones(3, 5).int())", TypeError, ["boolean", "torch.int32"]),
+    ("causal_mask(3, 2)", ValueError, ["3 queries", "2 keys"]),
+    ("causal_mask(0)", ValueError, ["0 queries"]),
+    ("MultiHeadAttention(10, 4)", ValueError, ["d_model 10", "divisible", "n_heads 4"]),
+    ("MultiHeadAttention(10, 0)", ValueError, ["n_heads 0"]),
+    ("sinusoids(4, 5)", ValueError, ["even", "5"]),
+    ("Learned(0, 4, 1)", ValueError, ["at least 1", "0"]),
+    ("MODEL(torch.full((1, 6), 3), BOS)", ValueError, ["6 positions", "holds 5"]),
+]
+CONFIG = [
+    *(
+        (f"TransformerConfig({field}={value!r})", ValueError, [field, "at least 1", repr(value)])
+        for field in ("max_length", "d_model", "n_heads", "d_ff", "n_layers")
+        for value in (0, -2, 2.0, "2")
+    ),
+    ("TransformerConfig(d_model=10)", ValueError, ["d_model 10", "divisible", "n_heads 4"]),
+    ("TransformerConfig(dropout=1)", ValueError, ["dropout", "below 1"]),
+    ("TransformerConfig(dropout=-0.1)", ValueError, ["dropout", "at least 0", "-0.1"]),
+    ("TransformerConfig(dropout=nan)", ValueError, ["dropout", "nan"]),
+    ("TransformerConfig(positions='x')", ValueError, ["'sinusoidal', 'learned'", "'x'"]),
+    ("TransformerConfig('')", ValueError, ["alphabet is empty"]),
+    ("Transformer(TransformerConfig(d_model=9, n_heads=3))", ValueError, ["even", "9"]),
+]
+FIT = [
+    *(
+        (f"fit(MODEL, TASK, {option}={value})", ValueError, [option, "at least 1", str(value)])
+        for option in ("steps", "batch_size", "eval_every", "eval_size")
+        for value in (0, -1, 1.5)
+    ),
+    *(
+        (f"fit(MODEL, TASK, {option}={value})", ValueError, [option, str(value)])
+        for option, values in {
+            "lr": (0, -0.1, math.nan, math.inf),
+            "clip": (0, -1, math.nan),
+            "warmup": (-0.1, 1, math.nan),
+            "weight_decay": (-0.1, math.nan),
+            "label_smoothing": (-0.1, 1, 1.5),
+        }.items()
+        for value in values
+    ),
+    ("fit(MODEL, TASK, device='gpu')", ValueError, ["'gpu' is not usable", "'cpu' always is"]),
+    ("fit(MODEL, ReversalTask('abd'))", ValueError, ["'abc'", "'abd'"]),
+    ("fit(MODEL, ReversalTask('abc', 1, 5))", ValueError, ["max_length 5", "model's 4"]),
+    ("fit(MODEL, ReversalTask('abc', 1, 4, 0))", ValueError, ["'held_out' holds no string"]),
+]
+DECODING = [
+    ("reverse(MODEL, 'abcab')", ValueError, ["'abcab'", "5 symbols", "at most 4"]),
+    ("reverse(MODEL, ['ab', 'xa'])", ValueError, ["'x'", "position 0", "'abc'"]),
+    ("reverse(MODEL, ['ab', 7])", TypeError, ["string", "7"]),
+    ("reverse(MODEL, 7)", TypeError, ["string", "7"]),
+    ("reverse(MODEL, None)", TypeError, ["string", "None"]),
+    ("reverse(MODEL, 'ab', 0)", ValueError, ["beam", "at least 1", "0"]),
+    ("reverse(MODEL, '', 0)", ValueError, ["beam", "at least 1", "0"]),
+    ("beam_search(MODEL, BOS, -1)", ValueError, ["beam", "at least 1", "-1"]),
+    ("beam_search(MODEL, BOS, 2, 0)", ValueError, ["max_steps", "from 1 to 5", "0"]),
+    ("greedy(MODEL, BOS, 0)", ValueError, ["max_steps", "from 1 to 5", "0"]),
+    ("greedy(MODEL, BOS, 6)", ValueError, ["max_steps", "from 1 to 5", "6"]),
+    ("attention_maps(MODEL, 'x')", ValueError, ["'x'", "position 0"]),
+    ("attention_maps(MODEL, 'a', 'x')", ValueError, ["'x'", "position 0"]),
+    ("attention_maps(MODEL, ['a', 'b'], ['a'])", ValueError, ["2 sources and 1 targets"]),
+    ("attention_maps(MODEL, 'a', 'aaaaa')", ValueError, ["6 positions", "holds 5"]),
+    ("plot_attention(torch.ones(2, 3), 'x', 'abc')", ValueError, ["(2, 3)", "(1, 3)"]),
+]
+
+
+@pytest.fixture
+def names(plain):
+    """All names of the library, and short ones for a model and what to call it with."""
+    found = {name: value for module in vars(plain).values() for name, value in vars(module).items()}
+    query, key = torch.zeros(2, 3, 4), torch.zeros(2, 5, 4)
+    return {
+        **found,
+        "attend": lambda mask: found["scaled_dot_product_attention"](query, key, key, mask),
+        "MODEL": model(plain),
+        "TASK": plain.data.ReversalTask("abc", max_length=4),
+        "BOS": torch.ones(1, 1).long(),
+        "nan": math.nan,
+        "inf": math.inf,
+    }
+
+
+@pytest.mark.parametrize(
+    "typed, error, parts", [*VOCAB, *TASKS, *ATTENTION, *CONFIG, *FIT, *DECODING]
+)
+def test_the_error_names_what_was_wrong_and_what_is_allowed(names, typed, error, parts):
+    with pytest.raises(error) as caught:
+        eval(typed, names)
+    message = str(caught.value)
+    assert type(caught.value) is error
+    assert all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_an_absent_device_is_named(names, monkeypatch, device):
+    def absent(*arguments, **options):
+        raise AssertionError("Torch not compiled with CUDA enabled")
+
+    monkeypatch.setattr(torch, "empty", absent)  # so that this holds where it is present, too
+    for typed in (f"choose_device('{device}')", f"fit(MODEL, TASK, device='{device}')"):
+        with pytest.raises(ValueError, match=f"'{device}' is not usable here; 'cpu' always is"):
+            eval(typed, names)
+
+
+def write_foreign(path: Path, plain: SimpleNamespace, case: str) -> None:
+    """A file that `load` must refuse."""
+    whole = path.with_name("whole")
+    good = model(plain)
+    plain.training.save(good, whole)
+    content = whole.read_bytes()
+    tensors = {name: tensor.clone() for name, tensor in good.state_dict().items()}
+    metadata = plain.training.safe_open(whole, framework="pt").__enter__().metadata()
+    name = "encoder.norm.weight"
+    if case == "empty":
+        path.write_bytes(b"")
+    elif case == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif case == "cut in its header":
+        path.write_bytes(content[:20])
+    elif case == "random bytes":
+        path.write_bytes(bytes(range(256)) * 9)
+    elif case == "text":
+        path.write_text("this is not a model\n" * 9)
+    elif case == "other safetensors":
+        save_file(tensors, path)
+    elif case == "no config":
+        save_file(tensors, path, {"format": "revtrans"})
+    elif case == "config is no JSON":
+        save_file(tensors, path, {**metadata, "config": "{"})
+    elif case == "config is no mapping":
+        save_file(tensors, path, {**metadata, "config": "[1]"})
+    elif case == "unknown field":
+        save_file(tensors, path, {**metadata, "config": '{"d_modle": 8}'})
+    elif case == "other sizes":
+        save_file(tensors, path, {**metadata, "config": metadata["config"].replace("8", "16")})
+    elif case == "missing tensor":
+        save_file({k: v for k, v in tensors.items() if k != name}, path, metadata)
+    elif case == "extra tensor":
+        save_file({**tensors, "more": torch.zeros(1)}, path, metadata)
+    elif case == "tensor of another shape":
+        save_file({**tensors, name: torch.zeros(3)}, path, metadata)
+    whole.unlink()
+
+
+@pytest.mark.parametrize(
+    "case, reason",
+    [
+        ("empty", "not a whole safetensors file"),
+        ("truncated", "not a whole safetensors file"),
+        ("cut in its header", "not a whole safetensors file"),
+        ("random bytes", "not a whole safetensors file"),
+        ("text", "not a whole safetensors file"),
+        ("other safetensors", "was not saved by revtrans"),
+        ("no config", "does not fit its own configuration"),
+        ("config is no JSON", "does not fit its own configuration"),
+        ("config is no mapping", "does not fit its own configuration"),
+        ("unknown field", "d_modle"),
+        ("other sizes", "does not fit its own configuration"),
+        ("missing tensor", "encoder.norm.weight"),
+        ("extra tensor", "more"),
+        ("tensor of another shape", "encoder.norm.weight"),
+    ],
+)
+def test_a_file_that_is_no_model_is_refused(plain, tmp_path, case, reason):
+    path = tmp_path / "model.safetensors"
+    write_foreign(path, plain, case)
+    with pytest.raises(ValueError) as caught:
+        plain.training.load(path)
+    message = str(caught.value)
+    assert type(caught.value) is ValueError and message.startswith(str(path)) and reason in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", ["missing.safetensors", ".", "no/such/folder/model"])
+def test_a_path_without_a_file_is_named(plain, tmp_path, name):
+    with pytest.raises(FileNotFoundError, match="there is no saved model at") as caught:
+        plain.training.load(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_model_is_not_read_for_an_unusable_device(plain, tmp_path, device):
+    with pytest.raises(ValueError, match=f"'{device}' is not usable here"):
+        plain.training.load(tmp_path / "missing.safetensors", device)
+
+
+def test_a_model_is_not_saved_into_a_missing_folder(plain, tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no folder") as caught:
+        plain.training.save(model(plain), tmp_path / "missing" / "model.safetensors")
+    assert str(tmp_path / "missing") in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_a_model_is_not_saved_over_a_folder(plain, tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError):
+        plain.training.save(model(plain), tmp_path / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"steps": 0}, {"lr": math.nan}, {"device": "gpu"}, {"label_smoothing": 1}, {"eval_size": 0}],
+)
+def test_fit_refuses_before_it_changes_anything(plain, options):
+    ours, called = model(plain), []
+    before = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
+    task = plain.data.ReversalTask("abc", max_length=4)
+    with pytest.raises(ValueError):
+        plain.training.fit(ours, task, **options, callback=lambda *_: called.append(1))
+    assert not called and ours.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in ours.state_dict().items())
+
+
+@pytest.mark.parametrize("bad", ["abcab", "x", 7])
+@pytest.mark.parametrize("beam", [1, 2])
+def test_reverse_refuses_a_list_with_one_bad_text_before_it_decodes(plain, monkeypatch, bad, beam):
+    def fail(*arguments, **options):
+        pytest.fail("decoding began")
+
+    for name in ("greedy", "beam_search"):
+        monkeypatch.setattr(plain.decoding, name, fail)
+    with pytest.raises((ValueError, TypeError)):
+        plain.decoding.reverse(model(plain), ["ab", bad, "c"], beam)

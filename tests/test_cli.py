@@ -1,0 +1,216 @@
+"""The four commands: what they write, how they fail, how they end."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+
+from revtrans import cli, training
+
+SCRIPT = Path(sys.executable).with_name("revtrans")
+SIZES = ["--max-length", "3", "--d-model", "8", "--n-heads", "2", "--d-ff", "8", "--n-layers", "1"]
+TINY = ["--symbols", "abc", *SIZES, "--steps", "2", "--device", "cpu"]
+COMMON = {"-h, --help", "--device DEVICE"}
+TRAINING = {"--out DIR", "--steps STEPS", "--seed SEED"}
+OPTIONS = {
+    "demo": COMMON | TRAINING | {"TEXT"},
+    "train": COMMON
+    | TRAINING
+    | {"--symbols SYMBOLS", "--positions POSITIONS", "--max-length N", "--d-model N"}
+    | {"--n-heads N", "--d-ff N", "--n-layers N"},
+    "reverse": COMMON | {"MODEL", "TEXT", "--beam BEAM"},
+    "map": COMMON | {"MODEL", "TEXT", "--out FILE"},
+}
+
+
+@pytest.fixture
+def saved(trained, tmp_path) -> str:
+    path = tmp_path / "trained.safetensors"
+    training.save(trained, path)
+    return str(path)
+
+
+def assert_picture(path: Path) -> None:
+    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    pixels = plt.imread(path)
+    assert min(pixels.shape[:2]) >= 200 and pixels[..., :3].std() > 0.05
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def test_train_reverse_and_map_follow_on_each_other(tmp_path, capsys):
+    out = tmp_path / "new" / "folder"
+    model, picture = out / "model.safetensors", out / "map.png"
+    assert cli.main(["train", "--out", str(out), *TINY]) == 0
+    shown = capsys.readouterr().out
+    assert "trained 2 steps on cpu" in shown
+    assert f"wrote {model}" in shown and f"wrote {out / 'training.png'}" in shown
+    assert files(out) == ["model.safetensors", "training.png"]
+    assert_picture(out / "training.png")
+    assert training.load(model).config.d_model == 8
+
+    assert cli.main(["reverse", str(model), "abc", "", "c"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert cli.main(["map", str(model), "abc", "--out", str(picture)]) == 0
+    assert f"wrote {picture}" in capsys.readouterr().out
+    assert_picture(picture)
+    assert not plt.get_fignums(), "every figure is closed"
+
+
+def test_the_demo_writes_a_model_and_two_pictures_and_says_where(tmp_path, capsys):
+    assert cli.main(["demo", "xyz", "--steps", "5", "--out", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert files(tmp_path) == ["attention.png", "model.safetensors", "training.png"]
+    for name in files(tmp_path):
+        assert f"wrote {tmp_path / name}" in shown
+    assert re.findall(r"^  (\w+) → ", shown, re.M) == [
+        *("abcd", "hola", "attention", "transformer"),
+        "xyz",
+    ]
+    for name in ("attention.png", "training.png"):
+        assert_picture(tmp_path / name)
+
+
+@pytest.mark.parametrize("beam", ["1", "3"])
+def test_a_trained_model_reverses_on_the_command_line(saved, capsys, beam):
+    assert cli.main(["reverse", saved, "abc", "", "edcba", "--beam", beam]) == 0
+    assert capsys.readouterr().out == "cba\n\nabcde\n"
+
+
+def test_the_map_is_that_of_the_best_head(saved, tmp_path, capsys):
+    assert cli.main(["map", saved, "abcde", "--out", str(tmp_path / "m.png")]) == 0
+    score = float(re.search(r"anti-diagonal score (\d\.\d\d)", capsys.readouterr().out)[1])
+    assert score > 0.5
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_help_explains_every_argument(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "--help"])
+    shown = capsys.readouterr().out
+    explained = dict(re.findall(r"^  (\S.*?)(?:  +|\n {10,})(\S.*)$", shown, re.M))
+    assert ended.value.code == 0
+    assert {name for name, text in explained.items() if re.search("[a-z]{3}", text)} == (
+        OPTIONS[command]
+    )
+
+
+def test_help_lists_commands_and_exit_codes(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--help"])
+    shown = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert all(f"\n    {command} " in shown for command in OPTIONS)
+    assert all(code in shown for code in ("0 success", "1 error", "2 wrong usage", "130 inter"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["dance"],
+        ["train"],
+        ["reverse"],
+        ["reverse", "model"],
+        ["map", "model"],
+        ["demo", "--steps", "many"],
+        ["demo", "--wat"],
+    ],
+)
+def test_wrong_usage_ends_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2 and "usage: revtrans" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, reason",
+    [
+        ("demo Hola --out {new}", "'H' (position 0) is not in the vocabulary"),
+        ("demo abcdefghijklmnopq --out {new}", "17 symbols; this model reads at most 16"),
+        ("demo --steps 0 --out {new}", "steps must be a whole number of at least 1, not 0"),
+        ("demo --device gpu --out {new}", "'gpu' is not usable here"),
+        ("train --out {new} --symbols aa", "'a' is repeated"),
+        ("train --out {new} --d-model 30", "d_model 30 must be divisible by n_heads 4"),
+        ("train --out {new} --positions north", "positions must be one of"),
+        ("train --out {new} --max-length 0", "max_length must be"),
+        ("train --out {new} --steps -1", "steps must be a whole number of at least 1, not -1"),
+        ("train --out {new} --symbols a --max-length 1", "holds no string"),
+        ("train --out {saved} --steps 1", "{saved}"),
+        ("train --out {saved}/below --steps 1", "{saved}/below"),
+        ("reverse {new} abc", "there is no saved model at {new}"),
+        ("reverse {notes} abc", "{notes} is not a whole safetensors file"),
+        ("reverse {saved} xyz", "'x' (position 0) is not in the vocabulary 'abcde'"),
+        ("reverse {saved} abcdea", "6 symbols; this model reads at most 5"),
+        ("reverse {saved} abc --beam 0", "beam must be at least 1, not 0"),
+        ("reverse {saved} abc --device gpu", "'gpu' is not usable here"),
+        ("map {new} abc --out {new}/m.png", "there is no saved model at {new}"),
+        ("map {saved} abx --out {new}/m.png", "'x' (position 2)"),
+        ("map {saved} abc --out {saved}/m.png", "{saved}"),
+        ("map {saved} abc --out {notes}.xyz", "xyz"),
+    ],
+)
+def test_an_error_is_one_line_and_nothing_is_left_behind(
+    plain, saved, tmp_path, capsys, arguments, reason
+):
+    (tmp_path / "notes").write_text("this is not a model\n" * 9)
+    before = files(tmp_path)
+    places = {"new": tmp_path / "new", "saved": saved, "notes": tmp_path / "notes"}
+    assert plain.cli.main(arguments.format(**places).split()) == 1
+    shown = capsys.readouterr()
+    assert shown.err.startswith("revtrans: error: ") and shown.err.count("\n") == 1
+    assert reason.format(**places) in shown.err and not shown.out
+    assert files(tmp_path) == before
+
+
+def test_a_map_of_nothing_is_refused(plain, saved, tmp_path, capsys):
+    picture = tmp_path / "map.png"
+    assert plain.cli.main(["map", saved, "", "--out", str(picture)]) == 1
+    assert "an empty text has no attention map" in capsys.readouterr().err
+    assert not picture.exists()
+
+
+@pytest.mark.parametrize("module, name", [("training", "_step"), ("cli", "fit")])
+@pytest.mark.parametrize("command", ["demo", "train"])
+def test_ctrl_c_ends_with_130_and_no_files(
+    plain, monkeypatch, tmp_path, capsys, module, name, command
+):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(getattr(plain, module), name, interrupted)
+    assert plain.cli.main([command, "--out", str(tmp_path / "out")]) == 130
+    shown = capsys.readouterr()
+    assert shown.err.splitlines()[-1].endswith("revtrans: interrupted")
+    assert "Traceback" not in shown.err and "wrote" not in shown.out
+    assert not files(tmp_path / "out")
+
+
+def test_the_installed_command_reverses(saved):
+    done = subprocess.run([SCRIPT, "reverse", saved, "abc"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "cba\n", "")
+
+
+def test_the_installed_command_obeys_a_real_ctrl_c(tmp_path):
+    running = subprocess.Popen(
+        [SCRIPT, "train", "--out", tmp_path, *TINY, "--steps", "1000000"],
+        stderr=subprocess.PIPE,
+        # A parent in the background may ignore Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    shown = b""
+    while b"loss=" not in shown and running.poll() is None:
+        shown += os.read(running.stderr.fileno(), 1000)
+    running.send_signal(signal.SIGINT)
+    shown += running.communicate(timeout=60)[1]
+    assert running.returncode == 130
+    assert b"Traceback" not in shown and shown.endswith(b"revtrans: interrupted\n")
+    assert not files(tmp_path)

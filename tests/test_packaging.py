@@ -1,0 +1,122 @@
+"""One place for metadata, one source for the code, imports that point one way."""
+
+import ast
+import runpy
+import shutil
+import subprocess
+import sys
+import tomllib
+from configparser import ConfigParser
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+import revtrans
+
+ROOT = Path(__file__).parent.parent
+MODULES = {path.stem: path for path in (ROOT / "revtrans").glob("[!_]*.py")}
+# Arrows point one way: a module imports only from ranks before its own.
+RANKS = [
+    {"data"},
+    {"attention"},
+    {"positions"},
+    {"model", "recurrent"},
+    {"training"},
+    {"decoding"},
+    {"plotting", "by_hand"},
+    {"cli"},
+]
+
+
+@pytest.fixture(scope="module")
+def settings() -> dict[str, str]:
+    config = ConfigParser(delimiters=["="])
+    config.read(ROOT / "settings.ini", encoding="utf-8")
+    return dict(config["DEFAULT"])
+
+
+def imports(path: Path) -> tuple[set[str], set[str]]:
+    """The modules of revtrans that a file imports, and the packages from elsewhere."""
+    own, other = set(), set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            (own if node.level else other).add(node.module.split(".")[0])
+        elif isinstance(node, ast.Import):
+            other |= {alias.name.split(".")[0] for alias in node.names}
+    return own, other - sys.stdlib_module_names
+
+
+def test_settings_ini_is_the_only_place_for_metadata(settings):
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "project" not in pyproject
+    assert pyproject["tool"]["nbdev"] == {"lib_path": settings["lib_path"]}
+    for name in ("setup.py", "pyproject.toml"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert settings["version"] not in text and "torch>=" not in text
+    assert revtrans.__version__ == settings["version"]
+
+
+def test_setup_py_hands_the_settings_to_pip(settings, monkeypatch):
+    handed = {}
+    monkeypatch.setattr("setuptools.setup", lambda **options: handed.update(options))
+    runpy.run_path(str(ROOT / "setup.py"))
+    assert (handed["name"], handed["version"]) == (settings["lib_name"], settings["version"])
+    assert handed["python_requires"] == f">={settings['min_python']}"
+    assert handed["install_requires"] == settings["requirements"].split()
+    assert handed["extras_require"]["dev"] == settings["dev_requirements"].split()
+    assert handed["entry_points"]["console_scripts"] == ["revtrans=revtrans.cli:main"]
+    assert imports(ROOT / "setup.py")[1] == {"setuptools"}, "and no pkg_resources"
+
+
+def test_the_command_is_installed():
+    (command,) = entry_points(group="console_scripts", name="revtrans")
+    assert command.value == "revtrans.cli:main"
+
+
+def test_the_requirements_are_what_the_library_imports(settings):
+    required = {line.split(">=")[0] for line in settings["requirements"].split()}
+    assert set.union(*(imports(path)[1] for path in MODULES.values())) == required
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_imports_only_from_modules_before_it(name):
+    (rank,) = [i for i, names in enumerate(RANKS) if name in names]
+    assert imports(MODULES[name])[0] <= set().union(*RANKS[:rank])
+
+
+def test_the_library_is_what_the_notebooks_export(tmp_path):
+    shutil.copytree(ROOT / "nbs", tmp_path / "nbs")
+    shutil.copy(ROOT / "settings.ini", tmp_path)
+    command = Path(sys.executable).with_name("nbdev_export")
+    subprocess.run([command], cwd=tmp_path, check=True, capture_output=True)
+    exported, ours = (
+        {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.py")}
+        for folder in (tmp_path / "revtrans", ROOT / "revtrans")
+    )
+    assert exported.keys() == ours.keys()
+    differing = [name for name in ours if exported[name] != ours[name]]
+    assert not differing, "run nbdev_export"
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = "import sys, revtrans; print({'torch', 'matplotlib'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, "set()\n"), done.stderr
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_public_names_are_documented_briefly_and_files_are_short(name):
+    text = MODULES[name].read_text(encoding="utf-8")
+    assert text.count("\n") <= 300
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree)
+    public = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert public
+    for node in public:
+        lines = (ast.get_docstring(node) or "").splitlines()
+        assert 1 <= len(lines) <= 15, node.name
