@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['main']
 
-# %% ../nbs/12_command_line.ipynb #73a1d72b
+# %% ../nbs/12_command_line.ipynb #0591470e
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,30 +44,31 @@ def _save_history(history: History, path: Path) -> None:
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
-# %% ../nbs/12_command_line.ipynb #export--folder
-def _folder(path: Path) -> Path:
-    """Make the folder and be sure, before any work, that files can be written there."""
-    path.mkdir(parents=True, exist_ok=True)
-    probe = path / ".revtrans-probe"
-    probe.touch()
-    probe.unlink()
-    return path
+# %% ../nbs/12_command_line.ipynb #export--check-folder
+def _check_folder(path: Path) -> None:
+    """Be sure, before any work, that `path` can be a folder with new files in it."""
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"cannot write into {path}: {there} is no folder that takes files")
 
 
-def _train(arguments: argparse.Namespace, config: TransformerConfig) -> tuple[Transformer, History]:
-    """Train on reversal, with a live progress bar."""
+def _train(arguments: argparse.Namespace, config: TransformerConfig) -> Transformer:
+    """Train on reversal, with a live progress bar, and save model and training curve."""
+    _check_folder(arguments.out)
+    device = choose_device(arguments.device)
     task = ReversalTask(config.symbols, max_length=config.max_length)
     model = Transformer(config, seed=arguments.seed)
-    device = choose_device(arguments.device)
-    options = {"steps": arguments.steps, "seed": arguments.seed, "device": device}
-    history = fit(model, task, **options)
+    history = fit(model, task, steps=arguments.steps, seed=arguments.seed, device=device)
     if history.interrupted:
         raise KeyboardInterrupt
     print(
         f"trained {arguments.steps} steps on {device} in {history.seconds:.0f} s: exact match "
         f"{history.exact_match[-1]:.1%} on held-out strings"
     )
-    return model, history
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    save(model, arguments.out / "model.safetensors")
+    _save_history(history, arguments.out / "training.png")
+    return model
 
 
 def _check_texts(texts: Sequence[str], config: TransformerConfig) -> None:
@@ -78,26 +80,21 @@ def _demo(arguments: argparse.Namespace) -> None:
     config = TransformerConfig()
     words = ["abcd", "hola", "attention", "transformer", *arguments.text]
     _check_texts(words, config)
-    out = _folder(arguments.out)
-    model, history = _train(arguments, config)
+    model = _train(arguments, config)
     for word, written in zip(words, reverse(model, words)):
         print(f"  {word} → {written}{'' if written == word[::-1] else '   (wrong)'}")
-    save(model, out / "model.safetensors")
-    _save_history(history, out / "training.png")
-    layer, head, score = _save_map(model, "transformer", out / "attention.png")
+    layer, head, score = _save_map(model, "transformer", arguments.out / "attention.png")
     print(f"layer {layer}, head {head} reads along the anti-diagonal: score {score:.2f} of 1")
     for name in ("attention.png", "training.png", "model.safetensors"):
-        print(f"wrote {out / name}")
+        print(f"wrote {arguments.out / name}")
 
 # %% ../nbs/12_command_line.ipynb #export--train-command
 def _train_command(arguments: argparse.Namespace) -> None:
     names = ("symbols", "max_length", "d_model", "n_heads", "d_ff", "n_layers", "positions")
     config = TransformerConfig(**{name: getattr(arguments, name) for name in names})
-    out = _folder(arguments.out)
-    model, history = _train(arguments, config)
-    save(model, out / "model.safetensors")
-    _save_history(history, out / "training.png")
-    print(f"wrote {out / 'model.safetensors'}\nwrote {out / 'training.png'}")
+    _train(arguments, config)
+    for name in ("training.png", "model.safetensors"):
+        print(f"wrote {arguments.out / name}")
 
 
 def _reverse_command(arguments: argparse.Namespace) -> None:
@@ -111,7 +108,8 @@ def _map_command(arguments: argparse.Namespace) -> None:
         raise ValueError("an empty text has no attention map")
     model = load(arguments.model, arguments.device)
     _check_texts([arguments.text], model.config)
-    _folder(arguments.out.parent)
+    _check_folder(arguments.out.parent)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     layer, head, score = _save_map(model, arguments.text, arguments.out)
     print(f"layer {layer}, head {head}: anti-diagonal score {score:.2f}\nwrote {arguments.out}")
 
@@ -142,23 +140,31 @@ def _parser() -> argparse.ArgumentParser:
 
     train = command("train", _train_command, "train a model of your choice and save it")
     training_options(train, {"required": True, "help": "folder for model and training curve"})
-    train.add_argument("--symbols", default=ascii_lowercase, help="the alphabet (%(default)s)")
+    train.add_argument("--symbols", default=ascii_lowercase, help="the alphabet (a to z)")
     train.add_argument("--positions", default="sinusoidal", help="position scheme (%(default)s)")
     default = TransformerConfig()
-    for name in ("max_length", "d_model", "n_heads", "d_ff", "n_layers"):
+    sizes = {
+        "max_length": "longest text in symbols",
+        "d_model": "numbers per token",
+        "n_heads": "attention heads",
+        "d_ff": "hidden size of the feed-forward layers",
+        "n_layers": "layers of the encoder, and again of the decoder",
+    }
+    for name, meaning in sizes.items():
         option, value = f"--{name.replace('_', '-')}", getattr(default, name)
-        train.add_argument(option, type=int, default=value, metavar="N", help="%(default)s")
+        help_text = f"{meaning} (%(default)s)"
+        train.add_argument(option, type=int, default=value, metavar="N", help=help_text)
 
     back = command("reverse", _reverse_command, "reverse texts with a saved model")
     back.add_argument("model", type=Path, metavar="MODEL", help="a .safetensors file")
-    back.add_argument("text", nargs="+", metavar="TEXT")
+    back.add_argument("text", nargs="+", metavar="TEXT", help="a text to reverse")
     back.add_argument("--beam", type=int, default=1, help="beam width; 1 is greedy (%(default)s)")
 
     map_ = command("map", _map_command, "draw a saved model's attention map for one text")
     map_.add_argument("model", type=Path, metavar="MODEL", help="a .safetensors file")
-    map_.add_argument("text", metavar="TEXT")
+    map_.add_argument("text", metavar="TEXT", help="the text to read")
     where = "picture to write (%(default)s)"
-    map_.add_argument("--out", type=Path, metavar="FILE", default="attention.png", help=where)
+    map_.add_argument("--out", type=Path, metavar="FILE", default=Path("attention.png"), help=where)
     return parser
 
 

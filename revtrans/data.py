@@ -235,13 +235,16 @@ class PairsTask:
 
     The vocabulary is every symbol that occurs; `held_out` is the share of sources kept for
     testing: 0, or 0.01 to 0.5. Equal sources fall on the same side.
-    Raises ValueError if there are no pairs or a side is left without any.
+    Raises ValueError if there are no pairs, one is no pair, or a side is left without any.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str]], held_out: float = 0.1):
         pairs = list(pairs)
         if not pairs:
             raise ValueError("a task needs at least one (source, target) pair")
+        for i, pair in enumerate(pairs):
+            if isinstance(pair, str) or len(pair) != 2:
+                raise ValueError(f"item {i} is not a (source, target) pair: {pair!r}")
         if held_out != 0 and not 0.01 <= held_out <= 0.5:
             raise ValueError(f"held_out must be 0 or from 0.01 to 0.5, not {held_out}")
         texts = [unicodedata.normalize("NFC", text) for pair in pairs for text in pair]

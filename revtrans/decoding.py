@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GrowingCache', 'FixedCache', 'DecoderState', 'CachedState', 'PlainState', 'greedy', 'beam_search', 'reverse']
 
-# %% ../nbs/06_decoding.ipynb #cec867c6
+# %% ../nbs/06_decoding.ipynb #f05b8470
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from .attention import MultiHeadAttention, padding_mask
 from .data import Vocab, make_batch
 from .model import Transformer
+from .training import evaluating
 
 # %% ../nbs/06_decoding.ipynb #export-growingcache
 class GrowingCache:
@@ -108,7 +109,6 @@ class PlainState:
         self.written = self.written[rows]
 
 # %% ../nbs/06_decoding.ipynb #export-greedy
-@torch.no_grad()
 def greedy(
     model: Transformer,
     source: Int[Tensor, "batch source"],
@@ -121,16 +121,22 @@ def greedy(
     Raises ValueError if `max_steps` is below 1.
     """
     max_steps = _check_steps(model, max_steps)
-    state = (CachedState if cache else PlainState)(model, source, max_steps)
     ids, written = source.new_full((len(source),), Vocab.bos), []
     done = torch.zeros_like(ids, dtype=torch.bool)
-    for _ in range(max_steps):
-        ids = state.step(ids).argmax(-1).masked_fill(done, Vocab.pad)
-        written.append(ids)
-        done |= ids == Vocab.eos
-        if done.all():
-            break
+    with evaluating(model):
+        state = (CachedState if cache else PlainState)(model, source, max_steps)
+        for _ in range(max_steps):
+            ids = state.step(ids).argmax(-1).masked_fill(done, Vocab.pad)
+            written.append(ids)
+            done |= ids == Vocab.eos
+            if done.all():
+                break
     return torch.stack(written, dim=1)
+
+
+def _check_beam(beam: int) -> None:
+    if beam < 1:
+        raise ValueError(f"beam must be at least 1, not {beam}")
 
 
 def _check_steps(model: Transformer, max_steps: int | None) -> int:
@@ -140,7 +146,6 @@ def _check_steps(model: Transformer, max_steps: int | None) -> int:
     return limit if max_steps is None else max_steps
 
 # %% ../nbs/06_decoding.ipynb #export-beam-search
-@torch.no_grad()
 def beam_search(
     model: Transformer,
     source: Int[Tensor, "batch source"],
@@ -152,11 +157,9 @@ def beam_search(
 
     A beam of 1 is greedy decoding. Raises ValueError if `beam` or `max_steps` is below 1.
     """
-    if beam < 1:
-        raise ValueError(f"beam must be at least 1, not {beam}")
+    _check_beam(beam)
     max_steps, n = _check_steps(model, max_steps), len(source)
     source = source.repeat_interleave(beam, 0)
-    state = (CachedState if cache else PlainState)(model, source, max_steps)
     ids = source.new_full((n * beam,), Vocab.bos)
     written, done = ids[:, None], torch.zeros_like(ids, dtype=torch.bool)
     scores = torch.full((n, beam), -torch.inf, device=source.device)
@@ -164,17 +167,20 @@ def beam_search(
     first_row = torch.arange(n, device=source.device)[:, None] * beam
     only_pad = torch.full((len(model.vocab),), -torch.inf, device=source.device)
     only_pad[Vocab.pad] = 0.0
-    for _ in range(max_steps):
-        log_p = state.step(ids).log_softmax(-1)
-        log_p = torch.where(done[:, None], only_pad, log_p)
-        continued = scores[:, :, None] + log_p.view(n, beam, -1)
-        scores, best = continued.flatten(1).topk(beam)
-        rows = (first_row + best // len(model.vocab)).flatten()
-        ids = (best % len(model.vocab)).flatten()
-        written, done = torch.cat([written[rows], ids[:, None]], 1), done[rows] | (ids == Vocab.eos)
-        if done.all():
-            break
-        state.select(rows)
+    with evaluating(model):
+        state = (CachedState if cache else PlainState)(model, source, max_steps)
+        for _ in range(max_steps):
+            log_p = state.step(ids).log_softmax(-1)
+            log_p = torch.where(done[:, None], only_pad, log_p)
+            continued = scores[:, :, None] + log_p.view(n, beam, -1)
+            scores, best = continued.flatten(1).topk(beam)
+            rows = (first_row + best // len(model.vocab)).flatten()
+            ids = (best % len(model.vocab)).flatten()
+            written = torch.cat([written[rows], ids[:, None]], dim=1)
+            done = done[rows] | (ids == Vocab.eos)
+            if done.all():
+                break
+            state.select(rows)
     return written[first_row[:, 0], 1:], scores[:, 0]
 
 # %% ../nbs/06_decoding.ipynb #export-reverse
@@ -184,8 +190,11 @@ def reverse(model: Transformer, text: str | Sequence[str], beam: int = 1) -> str
     Raises ValueError for an unknown symbol or a text longer than the model's `max_length`,
     TypeError for anything that is not a string.
     """
+    _check_beam(beam)
     if isinstance(text, str):
         return reverse(model, [text], beam)[0]
+    if not isinstance(text, Sequence):
+        raise TypeError(f"text must be a string or a list of strings, not {text!r}")
     vocab, limit, device = model.vocab, model.config.max_length, next(model.parameters()).device
     lengths = [len(vocab.encode(one)) for one in text]
     for one, length in zip(text, lengths):

@@ -190,7 +190,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config, self.vocab = config, Vocab(config.symbols)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             self.embedding = nn.Embedding(len(self.vocab), config.d_model)
             nn.init.normal_(self.embedding.weight, std=config.d_model**-0.5)
             scheme = SCHEMES[config.positions]

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['antidiagonal_score', 'AttentionMaps', 'attention_maps', 'plot_attention', 'plot_heads', 'plot_batch', 'plot_history']
 
-# %% ../nbs/07_attention_maps.ipynb #3f906e56
-from collections.abc import Sequence
+# %% ../nbs/07_attention_maps.ipynb #47b40450
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -20,7 +20,7 @@ from .attention import padding_mask
 from .data import Vocab, make_batch
 from .decoding import reverse
 from .model import Transformer
-from .training import History
+from .training import History, evaluating
 
 # %% ../nbs/07_attention_maps.ipynb #export-antidiagonal-score
 def antidiagonal_score(weights: Float[Tensor, "*heads target source"]) -> Float[Tensor, "*heads"]:
@@ -60,7 +60,6 @@ class AttentionMaps:
         return [*self.target, "⊣"]
 
 
-@torch.no_grad()
 def attention_maps(
     model: Transformer, source: str | Sequence[str], target: str | Sequence[str] | None = None
 ) -> AttentionMaps | list[AttentionMaps]:
@@ -71,14 +70,10 @@ def attention_maps(
     if isinstance(source, str):
         return attention_maps(model, [source], None if target is None else [target])[0]
     written = reverse(model, source)
-    targets = written if target is None else list(target)
-    training, device = model.training, next(model.parameters()).device
-    model.eval()
-    batch = make_batch(model.vocab, source, targets).to(device)
-    memory, encoder = model.encode(batch.source)
-    mask = padding_mask(batch.source)
-    _, pairs = model.decode(batch.decoder_input, memory, mask)
-    model.train(training)
+    with evaluating(model) as device:
+        batch = make_batch(model.vocab, source, written if target is None else target).to(device)
+        memory, encoder = model.encode(batch.source)
+        _, pairs = model.decode(batch.decoder_input, memory, padding_mask(batch.source))
     encoder = torch.stack(encoder, dim=1).cpu()
     decoder, cross = (torch.stack(layers, dim=1).cpu() for layers in zip(*pairs))
     maps = []
@@ -103,7 +98,7 @@ def plot_attention(
         )
     if ax is None:
         _, ax = plt.subplots(figsize=(0.8 + 0.35 * len(keys), 0.8 + 0.35 * len(queries)))
-    ax.imshow(weights.detach().cpu(), cmap="viridis", vmin=0, vmax=1, origin="upper")
+    ax.imshow(weights.detach().cpu().numpy(), cmap="viridis", vmin=0, vmax=1, origin="upper")
     ax.set_xticks(range(len(keys)), keys)
     ax.set_yticks(range(len(queries)), queries)
     ax.tick_params(length=0)
@@ -114,7 +109,7 @@ def plot_heads(
     weights: Float[Tensor, "layers heads query key"],
     queries: Sequence[str],
     keys: Sequence[str],
-    ax: Sequence[Sequence[Axes]] | None = None,
+    ax: Collection | None = None,
 ) -> Figure:
     """A grid of maps, a row for each layer and a column for each head.
 
@@ -138,7 +133,7 @@ def plot_batch(vocab: Vocab, ids: Int[Tensor, "batch length"], ax: Axes | None =
         _, ax = plt.subplots(figsize=(0.4 * ids.shape[1] + 1, 0.4 * len(ids) + 0.6))
     colours = plt.get_cmap("cividis").with_extremes(bad="#bbbbbb")
     shown = ids.cpu().float().masked_fill(ids.cpu() == vocab.pad, torch.nan)
-    ax.imshow(shown, cmap=colours, vmin=0, vmax=len(vocab) - 1, aspect="auto")
+    ax.imshow(shown.numpy(), cmap=colours, vmin=0, vmax=len(vocab) - 1, aspect="auto")
     labels = ["", "⊢", "⊣", *vocab.symbols]
     for row, line in enumerate(ids.tolist()):
         for column, i in enumerate(line):
@@ -150,7 +145,7 @@ def plot_batch(vocab: Vocab, ids: Int[Tensor, "batch length"], ax: Axes | None =
     return ax
 
 
-def plot_history(history: History, ax: Sequence[Axes] | None = None) -> Figure:
+def plot_history(history: History, ax: Collection | None = None) -> Figure:
     """Loss by step, and exact match and token accuracy as measured; `ax` is a pair of Axes."""
     if ax is None:
         _, ax = plt.subplots(1, 2, figsize=(9.5, 3), layout="constrained")

@@ -45,15 +45,18 @@ def test_heads_equal_torchs_with_the_mask_inverted(kind, n_query, n_key):
     mask = make_mask(kind, n_query, n_key, checks.seeded())
     hidden = torch_mask(mask, n_query, CONFIG.n_heads)
     inputs = [random(2, n, CONFIG.d_model, seed=n) for n in (n_query, n_key)]
-    for part in (0, 1):  # the output, and each head's weights
-        assert_same_function(
-            lambda query, memory: ours(query, memory, memory, mask)[part],
-            lambda query, memory: theirs(
-                query, memory, memory, attn_mask=hidden, average_attn_weights=False
-            )[part],
-            inputs,
-        )
-        assert_same_weight_gradients(ours, theirs)
+
+    def both(parts):
+        """The output and each head's weights, as one tensor."""
+        return torch.cat([part.flatten() for part in parts])
+
+    options = {"attn_mask": hidden, "average_attn_weights": False}
+    assert_same_function(
+        lambda query, memory: both(ours(query, memory, memory, mask)),
+        lambda query, memory: both(theirs(query, memory, memory, **options)),
+        inputs,
+    )
+    assert_same_weight_gradients(ours, theirs)
 
 
 def test_self_attention_equals_torchs():

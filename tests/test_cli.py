@@ -159,8 +159,9 @@ def test_wrong_usage_ends_with_2(arguments, capsys):
     ],
 )
 def test_an_error_is_one_line_and_nothing_is_left_behind(
-    plain, saved, tmp_path, capsys, arguments, reason
+    plain, saved, tmp_path, capsys, monkeypatch, arguments, reason
 ):
+    monkeypatch.setattr(plain.training, "_step", lambda *_: pytest.fail("training began"))
     (tmp_path / "notes").write_text("this is not a model\n" * 9)
     before = files(tmp_path)
     places = {"new": tmp_path / "new", "saved": saved, "notes": tmp_path / "notes"}

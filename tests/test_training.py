@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import checks
@@ -79,9 +80,7 @@ def test_teacher_forced_and_free_running_agree_on_every_string(trained, noise):
     forced, free = (predict(model, batch, free_running=free) for free in (False, True))
     written = greedy(model.eval(), batch.source)[:, : batch.labels.shape[1]]
     written = torch.nn.functional.pad(written, (0, batch.labels.shape[1] - written.shape[1]))
-    right = [
-        ((ids == batch.labels) | ~batch.label_mask).all(1) for ids in (forced, free, written)
-    ]
+    right = [((ids == batch.labels) | ~batch.label_mask).all(1) for ids in (forced, free, written)]
     assert torch.equal(right[0], right[1]) and torch.equal(right[0], right[2])
     share = right[0].float().mean()
     assert share >= 0.98 if noise == 0 else 0.05 < share < 0.95
@@ -147,6 +146,11 @@ def test_the_same_seed_gives_the_same_bits_and_leaves_the_global_state():
     assert runs[0][1].loss == runs[1][1].loss != runs[2][1].loss
     assert runs[0][1].exact_match == runs[1][1].exact_match
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_no_accelerator_is_seeded_unasked(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("cuda is seeded"))
+    fit(checks.tiny(), TASK, steps=1, **QUICK, device="cpu")
 
 
 def test_ctrl_c_hands_back_the_history_and_a_usable_model():
@@ -251,4 +255,4 @@ def test_saving_replaces_the_file(tmp_path):
 def test_a_progress_bar_shows_loss_and_exact_match(capsys):
     fit(checks.tiny(), TASK, steps=3, batch_size=2, eval_every=1, eval_size=2)
     shown = capsys.readouterr().err
-    assert "loss=" in shown and "exact_match=" in shown
+    assert re.search(r"loss=\d\.\d+, exact.match=\d", shown)
