@@ -42,6 +42,7 @@ def plain() -> SimpleNamespace:
 @pytest.fixture(scope="session")
 def trained():
     """A small model that reverses strings of 1 to 5 of the letters a to e. Do not change it."""
+    # Imported here, after the hook is in place.
     from revtrans.data import ReversalTask
     from revtrans.model import Transformer, TransformerConfig
     from revtrans.training import fit

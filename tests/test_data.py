@@ -26,14 +26,10 @@ def strings(ids: torch.Tensor) -> list[str]:
 
 
 def test_every_annotation_is_checked_here_but_not_for_users(plain):
-    assert split_heads(torch.zeros(1, 2, 4), 2).shape == (1, 2, 2, 2)
-    for module_function, allowed in ((split_heads, False), (plain.attention.split_heads, True)):
-        try:
-            module_function(torch.zeros(3, 1, 2, 4), 2)
-        except jaxtyping.TypeCheckError:
-            assert not allowed
-        else:
-            assert allowed
+    one_axis_too_many = torch.zeros(3, 1, 2, 4)
+    with pytest.raises(jaxtyping.TypeCheckError):
+        split_heads(one_axis_too_many, 2)
+    assert plain.attention.split_heads(one_axis_too_many, 2).dim() == 5
 
 
 @given(st.lists(SYMBOLS, min_size=1, max_size=30, unique=True), st.data())

@@ -41,7 +41,8 @@ def imports(path: Path) -> tuple[set[str], set[str]]:
     own, other = set(), set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
-            (own if node.level else other).add(node.module.split(".")[0])
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            (own if node.level else other).update(name.split(".")[0] for name in names)
         elif isinstance(node, ast.Import):
             other |= {alias.name.split(".")[0] for alias in node.names}
     return own, other - sys.stdlib_module_names
