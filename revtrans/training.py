@@ -142,7 +142,7 @@ def fit(
     weight_decay: float = 0.3,
     label_smoothing: float = 0.0,
     eval_every: int = 50,
-    eval_size: int = 500,
+    eval_size: int = 300,
     seed: int = 0,
     device: torch.device | str | None = None,
     progress: bool = True,

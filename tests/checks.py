@@ -96,15 +96,17 @@ def loss_ignores_padding(model: Transformer) -> None:
     assert_close(training.cross_entropy(logits, batch.labels), expected)
 
 
-def cache_changes_nothing(model: Transformer, written: Tensor | None = None) -> None:
-    """Step by step with a cache, the logits are those of one pass over everything."""
-    batch = reversal_batch(model.vocab, ["abcd", "e", "ba"])
-    written = batch.decoder_input if written is None else written
-    steps = written.shape[1]
-    cached = decoding.CachedState(model, batch.source, steps)
+def cache_changes_nothing(
+    model: Transformer, source: Tensor | None = None, written: Tensor | None = None
+) -> None:
+    """Step by step with a cache, the logits are those of one pass over everything written."""
+    if source is None:
+        batch = reversal_batch(model.vocab, ["abcd", "e", "ba"])
+        source, written = batch.source, batch.decoder_input
+    cached = decoding.CachedState(model, source, written.shape[1])
     with torch.no_grad():
         one_by_one = torch.stack([cached.step(ids) for ids in written.T], dim=1)
-        assert_close(one_by_one, model(batch.source, written))
+        assert_close(one_by_one, model(source, written))
 
 
 def beams_keep_their_past(model: Transformer) -> None:

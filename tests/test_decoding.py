@@ -39,6 +39,14 @@ def test_cached_logits_are_those_of_a_full_pass(positions, tied):
 
 
 @given(BATCHES, st.integers(1, 4))
+def test_cached_logits_are_those_of_a_full_pass_over_what_decoding_wrote(texts, beam):
+    source = sources(texts)
+    for ids in (greedy(MODEL, source), beam_search(MODEL, source, beam)[0]):
+        bos = torch.full((len(texts), 1), Vocab.bos)
+        checks.cache_changes_nothing(MODEL, source, torch.cat([bos, ids[:, :-1]], dim=1))
+
+
+@given(BATCHES, st.integers(1, 4))
 def test_the_cache_changes_no_answer(texts, beam):
     source = sources(texts)
     assert torch.equal(greedy(MODEL, source), greedy(MODEL, source, cache=False))
