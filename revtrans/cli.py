@@ -84,7 +84,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     for word, written in zip(words, reverse(model, words)):
         print(f"  {word} → {written}{'' if written == word[::-1] else '   (wrong)'}")
     layer, head, score = _save_map(model, "transformer", arguments.out / "attention.png")
-    print(f"layer {layer}, head {head} reads along the anti-diagonal: score {score:.2f} of 1")
+    print(f"clearest head: layer {layer}, head {head}, anti-diagonal score {score:.2f} of 1")
     for name in ("attention.png", "training.png", "model.safetensors"):
         print(f"wrote {arguments.out / name}")
 
