@@ -31,8 +31,8 @@ def _save_map(model: Transformer, text: str, path: Path) -> tuple[int, int, floa
     size = 1.6 + 0.3 * len(maps.source)
     figure, ax = plt.subplots(figsize=(size + 0.8, size), layout="constrained")
     plot_attention(maps.cross[layer, head], maps.written, list(maps.source), ax=ax)
-    ax.set(title=f"{maps.source} → {maps.target}", xlabel="source letter read")
-    ax.set_ylabel("letter written")
+    ax.set_title(f"{maps.source} → {maps.target}", parse_math=False)
+    ax.set(xlabel="source letter read", ylabel="letter written")
     figure.colorbar(ax.images[0], label="attention weight", shrink=0.8)
     figure.savefig(path, dpi=150)
     plt.close(figure)
@@ -109,6 +109,8 @@ def _map_command(arguments: argparse.Namespace) -> None:
     model = load(arguments.model, arguments.device)
     _check_texts([arguments.text], model.config)
     _check_folder(arguments.out.parent)
+    if arguments.out.suffix != ".png":
+        raise ValueError(f"the picture is a .png file, not {arguments.out.name!r}")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     layer, head, score = _save_map(model, arguments.text, arguments.out)
     print(f"layer {layer}, head {head}: anti-diagonal score {score:.2f}\nwrote {arguments.out}")
@@ -171,6 +173,9 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     arguments = _parser().parse_args(argv)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a console without → must not end a training
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the matrices are small: more threads mostly wait for each other
     try:
         arguments.function(arguments)
@@ -180,4 +185,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError) as error:
         print(f"revtrans: error: {error}", file=sys.stderr)
         return 1
+    finally:
+        torch.set_num_threads(threads)
     return 0

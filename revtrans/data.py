@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Vocab', 'Batch', 'make_batch', 'in_held_out', 'Task', 'ReversalTask', 'PairsTask']
 
-# %% ../nbs/00_task.ipynb #73013d68
+# %% ../nbs/00_task.ipynb #71a57f4a
+import math
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -197,7 +198,7 @@ class ReversalTask:
         found = []
         ids = torch.arange(Vocab.n_special, len(self.vocab))
         for length in range(self.min_length, self.max_length + 1):
-            if len(ids) ** length <= 4096:
+            if length * math.log(len(ids)) <= math.log(4096):
                 every_string = torch.cartesian_prod(*[ids] * length).reshape(-1, length)
                 enough = bool(self._on_side(every_string, split).any())
             else:

@@ -118,7 +118,7 @@ def greedy(
     """The most likely next symbol, again and again, until eos; then padding.
 
     At most `max_steps` symbols, by default the model's `max_length` and eos.
-    Raises ValueError if `max_steps` is below 1.
+    Raises ValueError if `max_steps` is below 1 or above that.
     """
     max_steps = _check_steps(model, max_steps)
     ids, written = source.new_full((len(source),), Vocab.bos), []
@@ -135,7 +135,7 @@ def greedy(
 
 
 def _check_beam(beam: int) -> None:
-    if beam < 1:
+    if not isinstance(beam, int) or beam < 1:
         raise ValueError(f"beam must be at least 1, not {beam}")
 
 

@@ -69,9 +69,10 @@ def attention_maps(
     """
     if isinstance(source, str):
         return attention_maps(model, [source], None if target is None else [target])[0]
-    written = reverse(model, source)
+    if target is None:  # a model that never writes eos writes one symbol too many to read again
+        target = [text[: model.config.max_length] for text in reverse(model, source)]
     with evaluating(model) as device:
-        batch = make_batch(model.vocab, source, written if target is None else target).to(device)
+        batch = make_batch(model.vocab, source, target).to(device)
         memory, encoder = model.encode(batch.source)
         _, pairs = model.decode(batch.decoder_input, memory, padding_mask(batch.source))
     encoder = torch.stack(encoder, dim=1).cpu()

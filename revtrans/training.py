@@ -46,14 +46,15 @@ def cross_entropy(
 # %% ../nbs/05_training.ipynb #export-evaluating
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[torch.device]:
-    """No dropout and no gradients inside; gives the model's device, then restores its mode."""
-    training = model.training
+    """No dropout and no gradients inside; gives the model's device, then restores all modes."""
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         with torch.no_grad():
             yield next(model.parameters()).device
     finally:
-        model.train(training)
+        for module, training in modes.items():
+            module.training = training
 
 
 def predict(
@@ -93,14 +94,14 @@ def token_accuracy(
 
 # %% ../nbs/05_training.ipynb #export-learning-rate
 def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
-    """The rate for `step` = 0, 1, … `steps` − 1: a linear rise, then a cosine down to 0.
+    """The rate for `step` = 0, 1, … `steps` − 1: a linear rise, then a cosine almost to 0.
 
     `warmup` is the share of the steps in which it rises to `peak`.
     """
     rising = warmup * steps
     if step + 1 < rising:
         return peak * (step + 1) / rising
-    return peak * (1 + math.cos(math.pi * (step + 1 - rising) / (steps - rising))) / 2
+    return peak * (1 + math.cos(math.pi * (step + 1 - rising) / (steps + 1 - rising))) / 2
 
 # %% ../nbs/05_training.ipynb #export-history
 @dataclass
@@ -125,8 +126,8 @@ def choose_device(device: torch.device | str | None = None) -> torch.device:
         names = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         return torch.device(next((name for name, usable in names.items() if usable), "cpu"))
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise ValueError(f"device {device!r} is not usable here; 'cpu' always is") from error
     return torch.device(device)
 
@@ -213,9 +214,10 @@ def _step(
 
 def _measure(model: nn.Module, batch: Batch, step: int, history: History, bar: tqdm) -> None:
     predicted = predict(model, batch)
+    exact, token = exact_match(predicted, batch.labels), token_accuracy(predicted, batch.labels)
     history.step.append(step)
-    history.exact_match.append(exact_match(predicted, batch.labels))
-    history.token_accuracy.append(token_accuracy(predicted, batch.labels))
+    history.exact_match.append(exact)
+    history.token_accuracy.append(token)
     if history.loss:
         shown = {"loss": f"{history.loss[-1]:.3f}", "exact match": f"{history.exact_match[-1]:.1%}"}
         bar.set_postfix(shown)
@@ -275,8 +277,9 @@ def load(path: str | os.PathLike, device: torch.device | str | None = "cpu") -> 
         raise ValueError(f"{path} was not saved by revtrans")
     try:
         model = Transformer(TransformerConfig(**json.loads(metadata["config"])))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} does not fit its own configuration: {error}") from error
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path} does not fit its own configuration: {reason}") from error
     wanted, found = (
         {name: tensor.shape for name, tensor in state.items()}
         for state in (model.state_dict(), tensors)

@@ -235,9 +235,9 @@ def main(arguments: list[str] | None = None) -> int:
         problems = check(path, options.write)
         result = f"{len(problems)} to fix" if problems else "ok"
         rows.append((path.name, perf_counter() - start, result))
+        if options.write:  # at once: index.ipynb comes last and shows the others' seconds
+            record({path: rows[-1][1]})
         print(*problems, f"{path.name}: {result}", sep="\n", flush=True)
-    if options.write:
-        record({path: seconds for path, (_, seconds, _) in zip(paths, rows)})
     failed = sum(result != "ok" for _, _, result in rows)
     seconds = sum(seconds for _, seconds, _ in rows)
     rows.append(("total", seconds, f"{failed} failed" if failed else "ok"))

@@ -33,6 +33,12 @@ _plain = _import_and_forget()
 jaxtyping.install_import_hook("revtrans", "beartype.beartype")
 
 
+@pytest.fixture(autouse=True)
+def seeded_globally() -> None:
+    """What a test draws from the global state (new layers, dropout) is the same in every run."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def plain() -> SimpleNamespace:
     """The library without the import hook: its errors are those that users see."""

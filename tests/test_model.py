@@ -1,5 +1,7 @@
 """The blocks and the whole against torch's own; what a Transformer may and may not see."""
 
+from dataclasses import replace
+
 import checks
 import pytest
 import torch
@@ -161,6 +163,16 @@ def test_symbols_are_embedded_at_unit_scale():
     ids = torch.arange(len(model.vocab))[None]
     assert model.embed(ids).square().mean().item() == pytest.approx(1, abs=0.2)
     assert_close(model.embed(ids)[0], model.embedding.weight * 8)
+
+
+def test_dropout_acts_on_embeddings_and_on_the_output_of_every_sublayer():
+    config, x, causal = replace(CONFIG, dropout=0.99), tokens(5), causal_mask(5)
+    model = Transformer(config)  # in training mode, so that next to nothing is left
+    assert (model.embed(torch.full((2, 5), 3)) == 0).float().mean() > 0.9
+    assert (model.encoder.layers[0](x)[0] == x).float().mean() > 0.9
+    assert (model.decoder.layers[0](x, x, causal)[0] == x).float().mean() > 0.9
+    feed_forward = model.encoder.layers[0].feed_forward
+    assert (feed_forward(x) == feed_forward.down.bias).float().mean() > 0.6
 
 
 def test_dropout_acts_in_training_only():

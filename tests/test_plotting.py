@@ -116,7 +116,7 @@ def test_a_map_is_drawn_upright():
 
 
 def test_a_map_is_drawn_on_the_given_axes_with_its_labels_and_values():
-    weights = torch.tensor([[0.0, 0.25, 0.75], [1.0, 0.0, 0.0]], requires_grad=True)
+    weights = torch.tensor([[0.125, 0.25, 0.625], [0.5, 0.25, 0.25]], requires_grad=True)
     _, ax = plt.subplots()
     assert plot_attention(weights, ["x", "y"], ["a", "b", "c"], ax=ax) is ax
     assert tick_labels(ax) == (["x", "y"], ["a", "b", "c"])

@@ -93,12 +93,13 @@ def test_predict_leaves_the_mode_as_it_was_and_is_not_disturbed_by_dropout():
 
 
 @pytest.mark.parametrize("steps, warmup", [(1, 0.0), (1, 0.9), (10, 0.0), (100, 0.15), (7, 0.99)])
-def test_the_rate_rises_to_its_peak_and_falls_to_zero(steps, warmup):
+def test_the_rate_rises_to_its_peak_and_falls_almost_to_zero(steps, warmup):
     rates = [learning_rate(step, steps, 0.5, warmup) for step in range(steps)]
     top = rates.index(max(rates))
     assert all(0 <= rate <= 0.5 for rate in rates)
     assert rates[:top] == sorted(rates[:top]) and rates[top:] == sorted(rates[top:], reverse=True)
-    assert rates[-1] == pytest.approx(0, abs=1e-9)
+    assert rates[-1] > 0, "no step is idle"
+    assert steps < 100 or rates[-1] < 1e-3
     assert abs(top + 1 - warmup * steps) <= 1
     if warmup * steps >= 1:
         rise = math.floor(warmup * steps)
