@@ -75,7 +75,7 @@ def _check_texts(texts: Sequence[str], config: TransformerConfig) -> None:
     """Let the library say what is wrong with a text, with an untrained model."""
     reverse(Transformer(config), texts)
 
-
+# %% ../nbs/12_command_line.ipynb #export--demo
 def _demo(arguments: argparse.Namespace) -> None:
     config = TransformerConfig()
     words = ["abcd", "hola", "attention", "transformer", *arguments.text]

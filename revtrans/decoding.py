@@ -65,7 +65,7 @@ class DecoderState(Protocol):
 
     def select(self, rows: Int[Tensor, " rows"]) -> None: ...
 
-
+# %% ../nbs/06_decoding.ipynb #export-cachedstate
 class CachedState:
     """Decodes on from `source`; each step computes one position."""
 
@@ -89,7 +89,7 @@ class CachedState:
         for cache in (cache for pair in self.caches for cache in pair):
             cache.select(rows)
 
-
+# %% ../nbs/06_decoding.ipynb #export-plainstate
 class PlainState:
     """The same without a cache; each step computes all positions again."""
 

@@ -59,7 +59,7 @@ class AttentionMaps:
         """Labels of the decoder's steps by what each one writes: the symbols, then ⊣ (eos)."""
         return [*self.target, "⊣"]
 
-
+# %% ../nbs/07_attention_maps.ipynb #export-attention-maps
 def attention_maps(
     model: Transformer, source: str | Sequence[str], target: str | Sequence[str] | None = None
 ) -> AttentionMaps | list[AttentionMaps]:
