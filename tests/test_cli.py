@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
+import torch
 
 from revtrans import cli, training
 
@@ -156,6 +157,8 @@ def test_wrong_usage_ends_with_2(arguments, capsys):
         ("map {saved} abx --out {new}/m.png", "'x' (position 2)"),
         ("map {saved} abc --out {saved}/m.png", "{saved}"),
         ("map {saved} abc --out {notes}.xyz", "xyz"),
+        ("map {saved} abc --out {new}/m.xyz", "xyz"),
+        ("train --out {new} --device meta", "'meta' is not usable here"),
     ],
 )
 def test_an_error_is_one_line_and_nothing_is_left_behind(
@@ -215,3 +218,22 @@ def test_the_installed_command_obeys_a_real_ctrl_c(tmp_path):
     assert running.returncode == 130
     assert b"Traceback" not in shown and shown.endswith(b"revtrans: interrupted\n")
     assert not files(tmp_path)
+
+
+def test_the_callers_thread_count_is_left_alone(saved):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert cli.main(["reverse", saved, "abc"]) == 0
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_console_without_arrows_does_not_end_the_demo(tmp_path):
+    done = subprocess.run(
+        [SCRIPT, "demo", "--steps", "1", "--out", tmp_path],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "cp1252"},
+    )
+    assert done.returncode == 0 and "attention.png" in files(tmp_path)

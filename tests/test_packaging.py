@@ -122,3 +122,18 @@ def test_public_names_are_documented_briefly_and_files_are_short(name):
     for node in public:
         lines = (ast.get_docstring(node) or "").splitlines()
         assert 1 <= len(lines) <= 15, node.name
+
+
+def test_the_code_of_every_module_is_formatted(tmp_path):
+    """nbdev spaces the cells of a module in its own way; each cell by itself must be formatted."""
+    for name, path in MODULES.items():
+        text = path.read_text(encoding="utf-8")
+        cells = re.findall(r"^# %% \.\./nbs/.*\n((?:(?!# %% ).*\n)+)", text, re.MULTILINE)
+        assert cells
+        for number, cell in enumerate(cells):
+            (tmp_path / f"{name}{number}.py").write_text(cell.strip("\n") + "\n", encoding="utf-8")
+    config = str(ROOT / "pyproject.toml")
+    command = [sys.executable, "-m", "ruff", "format", "--check", "--config", config, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"[1-9]\d files already formatted", done.stdout), "they were looked at"

@@ -163,3 +163,14 @@ def test_a_history_is_drawn_by_step_on_a_pair_of_axes(given_axes):
         "exact match": (*history.step, *history.exact_match),
     }
     assert all(ax.get_title() and ax.get_xlabel() and ax.get_ylabel() for ax in figure.axes)
+
+
+def test_a_model_that_never_stops_has_maps_too():
+    model = checks.tiny()
+    limit = model.config.max_length
+    with torch.no_grad():
+        model.embedding.weight[Vocab.eos] = 0.0
+        model.decoder.norm.weight.zero_()
+        model.decoder.norm.bias.copy_(model.embedding.weight[Vocab.n_special])
+    assert reverse(model, "abc") == "a" * (limit + 1)
+    assert attention_maps(model, "abc").target == "a" * limit

@@ -257,3 +257,31 @@ def test_a_progress_bar_shows_loss_and_exact_match(capsys):
     fit(checks.tiny(), TASK, steps=3, batch_size=2, eval_every=1, eval_size=2)
     shown = capsys.readouterr().err
     assert re.search(r"loss=\d\.\d+, exact.match=\d", shown)
+
+
+def test_the_modes_of_all_parts_come_back():
+    model = checks.tiny().train()
+    model.encoder.eval()
+    predict(model, TASK.sample(2, checks.seeded()))
+    assert model.training and model.decoder.training and not model.encoder.training
+
+
+def test_ctrl_c_in_a_measurement_leaves_whole_lists(monkeypatch):
+    calls = []
+
+    def interrupted(predicted, labels):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return 0.0
+
+    monkeypatch.setattr("revtrans.training.token_accuracy", interrupted)
+    history = fit(checks.tiny(), TASK, steps=50, **QUICK)
+    assert history.interrupted and history.step == [0]
+    assert len(history.exact_match) == len(history.token_accuracy) == 1
+
+
+@pytest.mark.parametrize("device", ["meta", 3.5])
+def test_a_device_that_cannot_compute_is_refused(plain, device):
+    with pytest.raises(ValueError, match="is not usable here"):
+        plain.training.choose_device(device)
