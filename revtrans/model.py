@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['TransformerConfig', 'FeedForward', 'EncoderLayer', 'DecoderLayer', 'Encoder', 'Decoder', 'Transformer']
 
-# %% ../nbs/04_encoder_decoder.ipynb #6c220cdf
+# %% ../nbs/04_encoder_decoder.ipynb #b832e8ba
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from string import ascii_lowercase
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from .attention import MultiHeadAttention, causal_mask, padding_mask
+from .attention import MultiHeadAttention, Packing, causal_mask, padding_mask
 from .data import Vocab
 from .positions import SCHEMES
 
@@ -65,9 +65,7 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(config.d_ff, config.d_model)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(
-        self, x: Float[Tensor, "batch length d_model"]
-    ) -> Float[Tensor, "batch length d_model"]:
+    def forward(self, x: Float[Tensor, "*tokens d_model"]) -> Float[Tensor, "*tokens d_model"]:
         return self.down(self.dropout(self.up(x).relu()))
 
 # %% ../nbs/04_encoder_decoder.ipynb #export-encoderlayer
@@ -86,13 +84,14 @@ class EncoderLayer(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch source d_model"],
+        x: Float[Tensor, "*tokens d_model"],
         mask: Tensor | None = None,
         place: Callable | None = None,
-    ) -> tuple[Float[Tensor, "batch source d_model"], Float[Tensor, "batch heads source source"]]:
+        packing: Packing | None = None,
+    ) -> tuple[Float[Tensor, "*tokens d_model"], Float[Tensor, "batch heads source source"]]:
         """The refined tokens and the attention weights."""
-        h = self.norm1(x)
-        attended, weights = self.self_attention(h, h, h, mask, place)
+        h, packings = self.norm1(x), packing and (packing, packing)
+        attended, weights = self.self_attention(h, h, h, mask, place, None, packings)
         x = x + self.dropout(attended)
         return x + self.dropout(self.feed_forward(self.norm2(x))), weights
 
@@ -113,19 +112,22 @@ class DecoderLayer(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch target d_model"],
-        memory: Float[Tensor, "batch source d_model"],
+        x: Float[Tensor, "*target d_model"],
+        memory: Float[Tensor, "*source d_model"],
         self_mask: Tensor | None = None,
         cross_mask: Tensor | None = None,
         places: tuple[Callable | None, Callable | None] = (None, None),
         caches: tuple[Callable | None, Callable | None] = (None, None),
-    ) -> tuple[Float[Tensor, "batch target d_model"], tuple[Tensor, Tensor]]:
+        packings: tuple[Packing, Packing] | None = None,
+    ) -> tuple[Float[Tensor, "*target d_model"], tuple[Tensor, Tensor]]:
         """The refined tokens, and the weights of self-attention and cross-attention."""
-        h = self.norm1(x)
-        attended, self_weights = self.self_attention(h, h, h, self_mask, places[0], caches[0])
+        h, of_target = self.norm1(x), packings and (packings[0], packings[0])
+        attended, self_weights = self.self_attention(
+            h, h, h, self_mask, places[0], caches[0], of_target
+        )
         x = x + self.dropout(attended)
         attended, cross_weights = self.cross_attention(
-            self.norm2(x), memory, memory, cross_mask, places[1], caches[1]
+            self.norm2(x), memory, memory, cross_mask, places[1], caches[1], packings
         )
         x = x + self.dropout(attended)
         x = x + self.dropout(self.feed_forward(self.norm3(x)))
@@ -142,14 +144,15 @@ class Encoder(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch source d_model"],
+        x: Float[Tensor, "*tokens d_model"],
         mask: Tensor | None = None,
         place: Callable | None = None,
-    ) -> tuple[Float[Tensor, "batch source d_model"], list[Tensor]]:
+        packing: Packing | None = None,
+    ) -> tuple[Float[Tensor, "*tokens d_model"], list[Tensor]]:
         """The memory, and each layer's attention weights."""
         weights = []
         for layer in self.layers:
-            x, layer_weights = layer(x, mask, place)
+            x, layer_weights = layer(x, mask, place, packing)
             weights.append(layer_weights)
         return self.norm(x), weights
 
@@ -164,17 +167,18 @@ class Decoder(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch target d_model"],
-        memory: Float[Tensor, "batch source d_model"],
+        x: Float[Tensor, "*target d_model"],
+        memory: Float[Tensor, "*source d_model"],
         self_mask: Tensor | None = None,
         cross_mask: Tensor | None = None,
         places: tuple[Callable | None, Callable | None] = (None, None),
         caches: Sequence[tuple[Callable, Callable]] | None = None,
-    ) -> tuple[Float[Tensor, "batch target d_model"], list[tuple[Tensor, Tensor]]]:
+        packings: tuple[Packing, Packing] | None = None,
+    ) -> tuple[Float[Tensor, "*target d_model"], list[tuple[Tensor, Tensor]]]:
         """The decoded tokens, and each layer's self- and cross-attention weights."""
         weights = []
         for layer, pair in zip(self.layers, caches or [(None, None)] * len(self.layers)):
-            x, layer_weights = layer(x, memory, self_mask, cross_mask, places, pair)
+            x, layer_weights = layer(x, memory, self_mask, cross_mask, places, pair, packings)
             weights.append(layer_weights)
         return self.norm(x), weights
 
@@ -203,9 +207,10 @@ class Transformer(nn.Module):
     def forward(
         self, source: Int[Tensor, "batch source"], decoder_input: Int[Tensor, "batch target"]
     ) -> Float[Tensor, "batch target vocab"]:
-        """The logits of the next symbol at every position of the target at once."""
+        """The logits of the next symbol at every position at once; zeros at padding and eos."""
         memory, _ = self.encode(source)
-        return self.decode(decoder_input, memory, padding_mask(source))[0]
+        going_on = padding_mask(decoder_input) & (decoder_input != Vocab.eos).unsqueeze(1)
+        return self.decode(decoder_input, memory, padding_mask(source), target_mask=going_on)[0]
 
     def embed(
         self, ids: Int[Tensor, "batch length"], start: int = 0
@@ -217,22 +222,26 @@ class Transformer(nn.Module):
     def encode(
         self, source: Int[Tensor, "batch source"]
     ) -> tuple[Float[Tensor, "batch source d_model"], list[Tensor]]:
-        """The memory, and each layer's attention weights."""
+        """The memory, zeros at padding, and each layer's attention weights."""
         mask = padding_mask(source)
+        packing = Packing(mask.squeeze(1))
         place = partial(self.positions.place, "encoder", 0, mask)
-        return self.encoder(self.embed(source), mask, place)
+        x, weights = self.encoder(packing.pack(self.embed(source)), mask, place, packing)
+        return packing.unpack(x), weights
 
     def decode(
         self,
         decoder_input: Int[Tensor, "batch target"],
         memory: Float[Tensor, "batch source d_model"],
-        source_mask: Tensor,
+        source_mask: Bool[Tensor, "batch 1 source"],
         start: int = 0,
         caches: Sequence[tuple[Callable, Callable]] | None = None,
+        target_mask: Bool[Tensor, "batch 1 target"] | None = None,
     ) -> tuple[Float[Tensor, "batch target vocab"], list[tuple[Tensor, Tensor]]]:
         """Logits, and each layer's self- and cross-attention weights.
 
-        `start` and `caches` go on from symbols decoded before (see `revtrans.decoding`).
+        `start` and `caches` go on from symbols decoded before (see `revtrans.decoding`). With
+        `target_mask` no work is done for the positions that it hides; their logits are zeros.
         """
         n = decoder_input.shape[1]
         mask = causal_mask(n, start + n, decoder_input.device)
@@ -240,9 +249,10 @@ class Transformer(nn.Module):
             partial(self.positions.place, "decoder", start, mask),
             partial(self.positions.place, "cross", start, source_mask),
         )
-        x, weights = self.decoder(
-            self.embed(decoder_input, start), memory, mask, source_mask, places, caches
-        )
-        if self.config.tied:
-            return x @ self.embedding.weight.T, weights
-        return self.unembedding(x), weights
+        x, packings = self.embed(decoder_input, start), None
+        if target_mask is not None:
+            packings = Packing(target_mask.squeeze(1)), Packing(source_mask.squeeze(1))
+            x, memory = (packing.pack(part) for packing, part in zip(packings, (x, memory)))
+        x, weights = self.decoder(x, memory, mask, source_mask, places, caches, packings)
+        logits = x @ self.embedding.weight.T if self.config.tied else self.unembedding(x)
+        return logits if packings is None else packings[0].unpack(logits), weights

@@ -28,7 +28,8 @@ def log_probability(model: Transformer, source: torch.Tensor, written: list[int]
     if Vocab.eos in written:
         written = written[: written.index(Vocab.eos) + 1]
     with torch.no_grad():
-        log_p = model(source, torch.tensor([[Vocab.bos, *written[:-1]]])).log_softmax(-1)
+        read = torch.tensor([[Vocab.bos, *written[:-1]]])
+        log_p = checks.full_pass(model, source, read).log_softmax(-1)
     return log_p[0, range(len(written)), written].sum().item()
 
 
