@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['GrowingCache', 'FixedCache', 'DecoderState', 'CachedState', 'PlainState', 'greedy', 'beam_search', 'reverse']
 
-# %% ../nbs/06_decoding.ipynb #f05b8470
+# %% ../nbs/06_decoding.ipynb #06ced47f
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from .attention import MultiHeadAttention, padding_mask
 from .data import Vocab, make_batch
@@ -58,6 +58,7 @@ class FixedCache:
         self.stored = tuple(part[rows] for part in self.stored)
 
 # %% ../nbs/06_decoding.ipynb #export-decoderstate
+@runtime_checkable
 class DecoderState(Protocol):
     """What decoding needs: one symbol in, logits of the next one out."""
 
@@ -65,13 +66,21 @@ class DecoderState(Protocol):
 
     def select(self, rows: Int[Tensor, " rows"]) -> None: ...
 
+
+def _encode(
+    model: Transformer, source: Int[Tensor, "batch source"]
+) -> Float[Tensor, "batch source d_model"]:
+    """The memory, a few rows at a time if they are long: attention weights grow with n²."""
+    rows = max(1, 2**20 // max(1, source.shape[1]) ** 2)
+    return torch.cat([model.encode(part)[0] for part in source.split(rows)])
+
 # %% ../nbs/06_decoding.ipynb #export-cachedstate
 class CachedState:
     """Decodes on from `source`; each step computes one position."""
 
     def __init__(self, model: Transformer, source: Int[Tensor, "batch source"], max_steps: int):
         self.model, self.mask = model, padding_mask(source)
-        self.memory, _ = model.encode(source)
+        self.memory = _encode(model, source)
         self.caches = [(GrowingCache(max_steps), FixedCache()) for _ in model.decoder.layers]
         self.length = 0
 
@@ -95,7 +104,7 @@ class PlainState:
 
     def __init__(self, model: Transformer, source: Int[Tensor, "batch source"], max_steps: int):
         self.model, self.mask = model, padding_mask(source)
-        self.memory, _ = model.encode(source)
+        self.memory = _encode(model, source)
         self.written = source.new_empty(len(source), 0)
 
     def step(self, ids: Int[Tensor, " batch"]) -> Float[Tensor, "batch vocab"]:
@@ -110,7 +119,7 @@ class PlainState:
 
 # %% ../nbs/06_decoding.ipynb #export-greedy
 def greedy(
-    model: Transformer,
+    model: nn.Module,
     source: Int[Tensor, "batch source"],
     max_steps: int | None = None,
     cache: bool = True,
@@ -124,7 +133,7 @@ def greedy(
     ids, written = source.new_full((len(source),), Vocab.bos), []
     done = torch.zeros_like(ids, dtype=torch.bool)
     with evaluating(model):
-        state = (CachedState if cache else PlainState)(model, source, max_steps)
+        state = _start(model, source, max_steps, cache)
         for _ in range(max_steps):
             ids = state.step(ids).argmax(-1).masked_fill(done, Vocab.pad)
             written.append(ids)
@@ -134,12 +143,18 @@ def greedy(
     return torch.stack(written, dim=1)
 
 
+def _start(model: nn.Module, source: Tensor, max_steps: int, cache: bool) -> DecoderState:
+    if hasattr(model, "start"):
+        return model.start(source, max_steps)
+    return (CachedState if cache else PlainState)(model, source, max_steps)
+
+
 def _check_beam(beam: int) -> None:
     if not isinstance(beam, int) or beam < 1:
         raise ValueError(f"beam must be at least 1, not {beam}")
 
 
-def _check_steps(model: Transformer, max_steps: int | None) -> int:
+def _check_steps(model: nn.Module, max_steps: int | None) -> int:
     limit = model.config.max_length + 1
     if max_steps is not None and not 1 <= max_steps <= limit:
         raise ValueError(f"max_steps must be from 1 to {limit}, not {max_steps}")
@@ -147,7 +162,7 @@ def _check_steps(model: Transformer, max_steps: int | None) -> int:
 
 # %% ../nbs/06_decoding.ipynb #export-beam-search
 def beam_search(
-    model: Transformer,
+    model: nn.Module,
     source: Int[Tensor, "batch source"],
     beam: int = 4,
     max_steps: int | None = None,
@@ -168,7 +183,7 @@ def beam_search(
     only_pad = torch.full((len(model.vocab),), -torch.inf, device=source.device)
     only_pad[Vocab.pad] = 0.0
     with evaluating(model):
-        state = (CachedState if cache else PlainState)(model, source, max_steps)
+        state = _start(model, source, max_steps, cache)
         for _ in range(max_steps):
             log_p = state.step(ids).log_softmax(-1)
             log_p = torch.where(done[:, None], only_pad, log_p)
@@ -184,7 +199,7 @@ def beam_search(
     return written[first_row[:, 0], 1:], scores[:, 0]
 
 # %% ../nbs/06_decoding.ipynb #export-reverse
-def reverse(model: Transformer, text: str | Sequence[str], beam: int = 1) -> str | list[str]:
+def reverse(model: nn.Module, text: str | Sequence[str], beam: int = 1) -> str | list[str]:
     """What `model` writes for a text, or for each of a list of texts.
 
     Raises ValueError for an unknown symbol or a text longer than the model's `max_length`,

@@ -94,14 +94,14 @@ def token_accuracy(
 
 # %% ../nbs/05_training.ipynb #export-learning-rate
 def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
-    """The rate for `step` = 0, 1, … `steps` − 1: a linear rise, then a cosine almost to 0.
+    """The rate for `step` = 0, 1, … `steps` − 1: a linear rise, then a linear fall almost to 0.
 
     `warmup` is the share of the steps in which it rises to `peak`.
     """
     rising = warmup * steps
     if step + 1 < rising:
         return peak * (step + 1) / rising
-    return peak * (1 + math.cos(math.pi * (step + 1 - rising) / (steps + 1 - rising))) / 2
+    return peak * (steps - step) / (steps - max(rising - 1, 0))
 
 # %% ../nbs/05_training.ipynb #export-history
 @dataclass
@@ -135,7 +135,7 @@ def choose_device(device: torch.device | str | None = None) -> torch.device:
 def fit(
     model: nn.Module,
     task: Task,
-    steps: int = 800,
+    steps: int = 600,
     batch_size: int = 32,
     lr: float = 4e-3,
     warmup: float = 0.15,

@@ -1,0 +1,58 @@
+"""`python -m benchmarks COMMAND`: measure, store, check, draw."""
+
+import argparse
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+
+from . import claims, report, speed, training
+from .common import RESULTS, store
+
+QUICK_RECIPES = (training.BASE, "batches by length", "Muon, 300 steps", "Xavier initialisation")
+
+# Each study with what --quick gives it: as little as shows that it still runs.
+STUDIES = {
+    "step": (speed.step, {"rounds": 2, "sizes": (64,), "lengths": (16,)}),
+    "decoding": (speed.decoding, {"rounds": 1, "lengths": (16,), "batch": 4}),
+    "growth": (speed.growth, {"rounds": 1, "lengths": (16, 32)}),
+    "memory": (speed.memory, {"length": 512, "batch": 8}),
+    "data": (speed.data, {"rounds": 1, "batches": 5}),
+    "imports": (speed.imports, {"rounds": 1}),
+    "limit": (speed.limit, {"rounds": 2}),
+    "training": (training.peers, {"seeds": 1, "steps": 30, "n_test": 500}),
+    "recipes": (training.recipes, {"seeds": 1, "steps": 10, "n_test": 500, "only": QUICK_RECIPES}),
+    "accuracy": (claims.accuracy, {"seeds": 1, "steps": 30, "n_test": 500}),
+    "step_time": (claims.step_time, {"rounds": 1, "lengths": (8, 16)}),
+    "gradient": (claims.gradient, {"seeds": 1, "lengths": (8, 16)}),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = [*STUDIES, "all", "check", "tables", "figures"]
+    parser.add_argument("command", choices=commands, help="a study, or what to do with the results")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes; stores nothing")
+    parser.add_argument("--threads", type=int, default=1, help="torch's threads (default: 1)")
+    args = parser.parse_args()
+    if args.command == "check":
+        return report.check()
+    if args.command == "tables":
+        return report.tables()
+    if args.command == "figures":
+        return report.figures()
+    torch.set_num_threads(args.threads)
+    warnings.filterwarnings("ignore", message="enable_nested_tensor")  # nn.Transformer, pre-norm
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in STUDIES if args.command == "all" else [args.command]:
+            run, small = STUDIES[name]
+            print(f"== {name}", flush=True)
+            settings = small if args.quick else {}
+            store(name, run(**settings), Path(scratch) if args.quick else RESULTS, **settings)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""The Transformer beside recurrent networks: accuracy, time and gradients against length."""
+
+import time
+
+import torch
+from torch import nn
+
+from revtrans.data import Batch, ReversalTask
+from revtrans.model import Transformer, TransformerConfig
+from revtrans.recurrent import Recurrent, RecurrentConfig
+from revtrans.training import exact_match, fit, predict
+
+from .common import interleaved, spread
+from .training import held_out, one_step
+
+# What each needs to do its best here; sizes for an equal number of parameters. Sought by hand
+# among peak rates 2e-3, 4e-3, 8e-3 and weight decays 0.01 and 0.3.
+STUDENTS = {
+    "LSTM": {"lr": 2e-3, "weight_decay": 0.01, "steps": 4000},
+    "LSTM + attention": {"lr": 2e-3, "weight_decay": 0.01, "steps": 4000},
+    "Transformer": {},
+}
+
+
+def student(name: str, max_length: int = 16, seed: int = 0) -> nn.Module:
+    if name == "Transformer":
+        return Transformer(TransformerConfig(max_length=max_length), seed)
+    attention = name.endswith("attention")
+    d_model = 112 if attention else 120
+    config = RecurrentConfig(max_length=max_length, d_model=d_model, attention=attention)
+    return Recurrent(config, seed)
+
+
+def n_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def accuracy(seeds: int = 3, steps: int | None = None, n_test: int = 10_000) -> list:
+    """Exact match on unseen strings: over steps and seconds while training, by length after."""
+    test = held_out(n_test)
+    few = Batch(test.source[:1000], test.target[:1000])
+    rows = []
+    for seed in range(seeds):
+        for name, options in STUDENTS.items():
+            model, curve = student(name, seed=seed), []
+            clock = {"seconds": 0.0, "begin": time.perf_counter()}
+
+            def note(step: int, model: nn.Module, curve=curve, clock=clock) -> None:
+                clock["seconds"] += time.perf_counter() - clock["begin"]
+                share = exact_match(predict(model, few), few.labels)
+                curve.append([step, clock["seconds"], share])
+                clock["begin"] = time.perf_counter()
+
+            how = {**options, **({"steps": steps} if steps else {})}
+            every = {"eval_every": 100, "eval_size": 1}
+            fit(model, ReversalTask(), **how, **every, seed=seed, progress=False, callback=note)
+            predicted, lengths = predict(model, test), test.source_mask.sum(1)
+            by_length = [
+                exact_match(predicted[lengths == n], test.labels[lengths == n])
+                for n in range(1, 17)
+            ]
+            row = {"model": name, "seed": seed, "parameters": n_parameters(model)}
+            total = exact_match(predicted, test.labels)
+            rows.append({**row, "exact": total, "by length": by_length, "curve": curve})
+            print(name, seed, f"{total:.4f}", f"{clock['seconds']:.0f} s", flush=True)
+    return rows
+
+
+def step_time(
+    rounds: int = 5, lengths: tuple = (8, 16, 32, 64, 128, 256, 512), threads: tuple = (1, 2)
+) -> list:
+    """One training step on 16 strings, all of one length."""
+    rows, before = [], torch.get_num_threads()
+    for length in lengths:
+        task = ReversalTask(min_length=length, max_length=length)
+        drawn = [task.sample(16, torch.Generator().manual_seed(0))]
+        for n in threads:
+            torch.set_num_threads(n)
+            runs = {name: one_step(student(name, length), drawn) for name in STUDENTS}
+            for name, seconds in interleaved(runs, rounds).items():
+                ms = spread([1000 * s for s in seconds])
+                rows.append({"length": length, "threads": n, "model": name, "ms": ms})
+        print(rows[-3:], flush=True)
+    torch.set_num_threads(before)
+    return rows
+
+
+def gradient(seeds: int = 3, lengths: tuple = (8, 16, 32, 64, 128, 256, 512)) -> list:
+    """How much of the gradient comes back to the first symbol, which is written last.
+
+    The gradient's norm at the first symbol's vector over its norm at the last symbol's, for the
+    logits of the last symbol written; fresh weights, mean of 16 strings.
+    """
+    rows = []
+    for length in lengths:
+        task = ReversalTask(min_length=length, max_length=length)
+        batch = task.sample(16, torch.Generator().manual_seed(0))
+        for name in STUDENTS:
+            shares = [_first_over_last(student(name, length, seed), batch) for seed in range(seeds)]
+            rows.append({"length": length, "model": name, "first over last": spread(shares)})
+    return rows
+
+
+def _first_over_last(model: nn.Module, batch: Batch) -> float:
+    embedded = []
+    hook = model.embedding.register_forward_hook(lambda *args: embedded.append(args[2]))
+    logits = model(batch.source, batch.decoder_input)
+    hook.remove()
+    chosen = logits[:, -2].gather(1, batch.labels[:, [-2]]).sum()
+    norms = torch.autograd.grad(chosen, embedded[0])[0].norm(dim=-1)
+    return (norms[:, 0] / norms[:, -1]).mean().item()

@@ -1,0 +1,98 @@
+"""Interleaved rounds, and results stored with all that is needed to judge them."""
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def interleaved(
+    candidates: dict[str, Callable[[], object]], rounds: int, warmup: int = 1
+) -> dict[str, list[float]]:
+    """Seconds of each candidate in each round: A B A B …; `warmup` rounds come first, dropped."""
+    seconds = {name: [] for name in candidates}
+    for _ in range(warmup + rounds):
+        for name, run in candidates.items():
+            begin = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - begin)
+    return {name: times[warmup:] for name, times in seconds.items()}
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
+
+
+def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
+    """Ours over theirs, round by round: below 1 means that ours is smaller."""
+    return spread([a / b for a, b in zip(ours, theirs, strict=True)])
+
+
+def machine() -> dict[str, object]:
+    """The processor, and the versions that the figures depend on."""
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [s.split(":")[1] for s in cpuinfo.read_text().splitlines() if "model name" in s]
+        processor = names[0].strip() if names else processor
+    versions = {"python": platform.python_version()}
+    for package in ("torch", "x-transformers"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "versions": versions,
+    }
+
+
+def store(name: str, rows: list[dict], folder: Path, **settings: object) -> None:
+    """Write one study's rows to folder/NAME.json, all or nothing."""
+    result = {
+        "command": f"python -m benchmarks {name}",
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "machine": machine(),
+        "settings": settings,
+        "rows": rows,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / f".{name}.json"
+    unfinished.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    unfinished.replace(folder / f"{name}.json")
+
+
+def read(name: str, folder: Path = RESULTS) -> dict:
+    """A stored result. Raises FileNotFoundError, with the command to run, if there is none."""
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no stored result {path.name}: run python -m benchmarks {name}")
+    return json.loads(path.read_text())
+
+
+def show(rows: list[dict]) -> None:
+    """The rows as an aligned table; spreads as min / median / max."""
+    cells = [[_text(value) for value in row.values()] for row in rows]
+    names = list(rows[0])
+    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
+    for line in [names, *cells]:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return " / ".join(_text(part) for part in value.values())
+    if isinstance(value, list):
+        return " ".join(_text(part) for part in value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

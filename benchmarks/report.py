@@ -1,0 +1,275 @@
+"""What the stored results must show, the tables in README.md, and the figures."""
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .common import RESULTS, read
+
+HERE = Path(__file__).parent
+COLOURS = {"LSTM": "#e0a458", "LSTM + attention": "#8c6bb1", "Transformer": "#1f6f8b"}
+
+
+@dataclass(frozen=True)
+class Must:
+    """One row of `check`: a figure, and the bound that it must keep."""
+
+    what: str
+    figure: float
+    bound: float
+    at_most: bool = True
+
+    @property
+    def holds(self) -> bool:
+        return self.figure <= self.bound if self.at_most else self.figure >= self.bound
+
+    def __str__(self) -> str:
+        sign, result = "≤" if self.at_most else "≥", "ok" if self.holds else "MISSED"
+        return f"{result:6}  {self.figure:9.3f}  {sign} {self.bound:<6g}  {self.what}"
+
+
+def _training(folder: Path) -> Iterator[Must]:
+    rows = {row["name"]: row for row in read("training", folder)["rows"]}
+    ours = rows["revtrans"]
+    share = ours["reached"] / ours["of"]
+    yield Must(f"share of {ours['of']} seeds that reach 99.9 % exact match", share, 1, False)
+    yield Must("seeds measured", ours["of"], 5, False)
+    for name in ("torch.nn.Transformer", "x-transformers"):
+        figure = rows[name]["ours over it"]["median"]
+        yield Must(f"seconds to 99.9 % exact match, over {name}", figure, 0.8)
+
+
+def _step(folder: Path) -> Iterator[Must]:
+    for row in read("step", folder)["rows"]:
+        mixed = row["strings"].startswith("1")
+        what = (
+            f"training step, d_model {row['d_model']}, strings of {row['strings']} {row['length']}"
+        )
+        figure = row["TorchTransformer"]["median"]
+        yield Must(f"{what}, over nn.Transformer", figure, 0.9 if mixed else 1.0)
+
+
+def _decoding(folder: Path) -> Iterator[Must]:
+    for row in read("decoding", folder)["rows"]:
+        what = f"decoding {row['length']} symbols, times slower:"
+        for name, bound in (
+            ("torch.nn.Transformer", {64: 10, 128: 20}[row["length"]]),
+            ("x-transformers", 1.5),
+        ):
+            yield Must(f"{what} {name}", row[f"{name}, times slower"]["median"], bound, False)
+
+
+def _growth(folder: Path) -> Iterator[Must]:
+    for row in read("growth", folder)["rows"][1:]:
+        figure = row["over the shortest"]["median"] / row["longer by"]
+        what = f"time per symbol at length {row['length']}, over linear growth from 16"
+        yield Must(what, figure, 1.0)
+
+
+def _rest(folder: Path) -> Iterator[Must]:
+    share = read("data", folder)["rows"][0]["share of a step"]["median"]
+    yield Must("share of a training step spent making data", share, 0.05)
+    imports = {row["statement"]: row for row in read("imports", folder)["rows"]}
+    figure = imports["import torch, revtrans"]["over torch alone"]["median"]
+    yield Must("import revtrans, over import torch alone", figure, 1.1)
+    for row in read("memory", folder)["rows"][1:]:
+        what = f"peak memory, decoding {row['length']} symbols, over {row['kind']}"
+        yield Must(what, row["cached over it"], 0.5)
+
+
+MUSTS: list[Callable[[Path], Iterator[Must]]] = [_training, _step, _decoding, _growth, _rest]
+
+
+def check(folder: Path = RESULTS) -> int:
+    """Print every row with its figure and its must; 0 only if all hold."""
+    try:
+        musts = [must for rows in MUSTS for must in rows(folder)]
+    except FileNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(*musts, sep="\n")
+    missed = sum(not must.holds for must in musts)
+    print(f"{len(musts) - missed} of {len(musts)} hold")
+    return 1 if missed else 0
+
+
+TABLES = {
+    "training": ["name", "reached", "of", "steps", "seconds", "ours over it"],
+    "step": ["d_model", "length", "strings", "ms", "TorchTransformer", "Tutorial", "XTransformers"],
+    "decoding": None,
+    "growth": ["length", "ms per symbol", "over the shortest"],
+    "memory": ["kind", "MiB", "cached over it"],
+    "data": None,
+    "imports": ["statement", "seconds", "over torch alone"],
+    "recipes": ["name", "reached", "of", "steps", "seconds", "wrong"],
+    "limit": None,
+}
+
+
+def table(name: str, folder: Path = RESULTS) -> str:
+    """A stored result as a Markdown table; spreads as median (min – max)."""
+    result = read(name, folder)
+    columns = TABLES[name] or list(result["rows"][0])
+    lines = [columns, ["---"] * len(columns)]
+    lines += [[_cell(row[column]) for column in columns] for row in result["rows"]]
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    where = result["machine"]
+    torch, threads = where["versions"]["torch"], where["threads"]
+    made = f"{result['date']}, {where['processor']}, {where['cores']} cores, {threads} thread"
+    return f"{text}\n\n`{result['command']}`: {made}, torch {torch}."
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, dict):
+        return f"{value['median']:.3g} ({value['min']:.3g} – {value['max']:.3g})"
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def with_tables(text: str, folder: Path = RESULTS) -> str:
+    """README's text with each part between `<!-- NAME -->` and `<!-- end -->` made anew."""
+    for name in TABLES:
+        mark = f"<!-- {name} -->\n"
+        if text.count(mark) != 1:
+            raise ValueError(f"README.md must have {mark.strip()} once")
+        before, rest = text.split(mark)
+        after = rest[rest.index("<!-- end -->") :]
+        text = f"{before}{mark}{table(name, folder)}\n{after}"
+    return text
+
+
+def tables() -> int:
+    readme = HERE / "README.md"
+    readme.write_text(with_tables(readme.read_text()))
+    return 0
+
+
+def figures() -> int:
+    """Draw all figures into benchmarks/figures."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    (HERE / "figures").mkdir(exist_ok=True)
+    for draw in (draw_accuracy, draw_step_time, draw_gradient, draw_speed):
+        figure = draw()
+        figure.savefig(HERE / "figures" / f"{draw.__name__.removeprefix('draw_')}.png", dpi=120)
+    return 0
+
+
+def draw_accuracy(folder: Path = RESULTS):
+    """Exact match by length, by step and by second; a line for each seed."""
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained", sharey=True)
+    for row in read("accuracy", folder)["rows"]:
+        style = {"color": COLOURS[row["model"]], "linewidth": 1.2}
+        name = row["model"] if row["seed"] == 0 else None
+        axes[0].plot(range(1, 17), row["by length"], label=name, **style)
+        steps, seconds, exact = zip(*row["curve"])
+        axes[1].plot(steps, exact, **style)
+        axes[2].plot(seconds, exact, **style)
+    axes[0].set(title="Long strings tell them apart", xlabel="length of the string (symbols)")
+    axes[0].set(ylabel="exact match on unseen strings", ylim=(-0.03, 1.05))
+    axes[1].set(title="Steps of training", xlabel="step")
+    axes[2].set(title="Seconds of training, one thread", xlabel="seconds")
+    axes[0].legend(loc="lower left")
+    return fig
+
+
+def draw_step_time(folder: Path = RESULTS):
+    """Time of one training step against length, and what the second core gives."""
+    import matplotlib.pyplot as plt
+
+    rows = read("step_time", folder)["rows"]
+    fig, axes = plt.subplots(1, 2, figsize=(9.5, 3.4), layout="constrained")
+    for name, colour in COLOURS.items():
+        ms = {
+            n: {
+                r["length"]: r["ms"]["median"]
+                for r in rows
+                if (r["model"], r["threads"]) == (name, n)
+            }
+            for n in (1, 2)
+        }
+        lengths = list(ms[1])
+        axes[0].loglog(lengths, list(ms[1].values()), "o-", color=colour, label=name, base=2)
+        gain = [ms[1][n] / ms[2][n] for n in lengths]
+        axes[1].semilogx(lengths, gain, "o-", color=colour, base=2)
+    axes[0].set(title="One training step, one thread", ylabel="milliseconds")
+    axes[1].set(title="What a second thread gives", ylabel="times faster", ylim=(0, 2.1))
+    for ax in axes:
+        ax.set(xlabel="length of the strings (symbols)", xticks=lengths, xticklabels=lengths)
+        ax.minorticks_off()
+    axes[0].legend()
+    return fig
+
+
+def draw_gradient(folder: Path = RESULTS):
+    """How much of the gradient reaches the first symbol."""
+    import matplotlib.pyplot as plt
+
+    rows = read("gradient", folder)["rows"]
+    fig, ax = plt.subplots(figsize=(5.5, 3.4), layout="constrained")
+    for name, colour in COLOURS.items():
+        mine = [row for row in rows if row["model"] == name]
+        lengths = [row["length"] for row in mine]
+        shares = [max(row["first over last"]["median"], 1e-45) for row in mine]
+        ax.loglog(lengths, shares, "o-", color=colour, label=name)
+    ax.set_xscale("log", base=2)
+    ax.set(
+        title="What comes back to the first symbol",
+        xlabel="length of the string (symbols)",
+        ylabel="gradient, first over last symbol",
+        xticks=lengths,
+        xticklabels=lengths,
+    )
+    ax.legend()
+    return fig
+
+
+def draw_speed(folder: Path = RESULTS):
+    """The peers' ratios, training step and decoding, and growth with length."""
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    rows = [r for r in read("step", folder)["rows"] if r["strings"].startswith("1")]
+    labels = [f"{r['d_model']}, {r['length']}" for r in rows]
+    peers = {
+        "TorchTransformer": ("torch.nn.Transformer", "o", "#1f6f8b"),
+        "Tutorial": ("tutorial", "s", "#e0a458"),
+        "XTransformers": ("x-transformers", "^", "#8c6bb1"),
+    }
+    for key, (name, marker, colour) in peers.items():
+        medians = [r[key]["median"] for r in rows]
+        axes[0].plot(labels, medians, marker, color=colour, label=name)
+    axes[0].axhline(1, color="#888888", linewidth=0.8)
+    axes[0].set(title="A training step: ours over theirs", xlabel="d_model, longest string")
+    axes[0].set(ylabel="ratio of seconds", ylim=(0, 1.1))
+    axes[0].tick_params(axis="x", rotation=60)
+    axes[0].legend(loc="lower left")
+
+    rows = read("decoding", folder)["rows"]
+    for i, (name, _, colour) in enumerate(peers.values()):
+        bars = axes[1].bar(
+            [k + 0.27 * (i - 1) for k in range(len(rows))],
+            [r[f"{name}, times slower"]["median"] for r in rows],
+            0.25,
+            color=colour,
+            label=name,
+        )
+        axes[1].bar_label(bars, fmt="%.1f")
+    axes[1].set(title="Decoding: how many times slower", xlabel="symbols to write")
+    axes[1].set_xticks(range(len(rows)), [r["length"] for r in rows])
+    axes[1].legend(loc="upper left")
+
+    rows = read("growth", folder)["rows"]
+    lengths = [r["length"] for r in rows]
+    axes[2].loglog(lengths, [r["over the shortest"]["median"] for r in rows], "o-", color="#1f6f8b")
+    axes[2].loglog(lengths, [r["longer by"] for r in rows], "--", color="#888888")
+    axes[2].annotate("linear", (lengths[-1], rows[-1]["longer by"]), ha="right")
+    axes[2].set(title="Time per decoded symbol", xlabel="length", ylabel="over that at length 16")
+    axes[2].set_xticks(lengths, lengths)
+    axes[2].minorticks_off()
+    return fig

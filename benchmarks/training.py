@@ -1,0 +1,232 @@
+"""Seconds of training until 10,000 unseen strings come out right, for models and for recipes."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import nn
+
+from revtrans.data import Batch, ReversalTask
+from revtrans.model import Transformer, TransformerConfig
+from revtrans.training import cross_entropy, exact_match, learning_rate, predict
+
+from .common import ratio, show, spread
+from .peers import TorchTransformer, Tutorial, XTransformers
+
+GOAL = 0.999
+
+
+def cosine(step: int, steps: int, peak: float, warmup: float) -> float:
+    rising = warmup * steps
+    falling = (step + 1 - rising) / (steps + 1 - rising)
+    return peak * min((step + 1) / rising, (1 + math.cos(math.pi * max(falling, 0.0))) / 2)
+
+
+def constant(step: int, steps: int, peak: float, warmup: float) -> float:
+    return peak * min(1.0, (step + 1) / (warmup * steps))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train; the defaults are those of `revtrans.training.fit`."""
+
+    steps: int = 600
+    batch_size: int = 32
+    lr: float = 4e-3
+    warmup: float = 0.15
+    schedule: Callable[[int, int, float, float], float] = learning_rate
+    weight_decay: float = 0.3
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = 1.0
+    muon: float | None = None  # its peak rate, for the matrices; AdamW keeps the rest
+    bucket: int = 1  # batches that are drawn together and sorted by length
+    xavier: bool = False
+    compiled: bool = False
+    config: dict = field(default_factory=dict)
+
+
+def optimizers(model: nn.Module, recipe: Recipe) -> list[tuple[torch.optim.Optimizer, float]]:
+    """Each with its peak rate."""
+    rest, found = list(model.parameters()), []
+    if recipe.muon is not None:
+        matrices = [
+            p for name, p in model.named_parameters() if p.dim() == 2 and "embedding" not in name
+        ]
+        chosen = {id(p) for p in matrices}
+        rest = [p for p in rest if id(p) not in chosen]
+        found.append((torch.optim.Muon(matrices, momentum=0.9), recipe.muon))
+    adamw = torch.optim.AdamW(
+        rest, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
+    )
+    return [*found, (adamw, recipe.lr)]
+
+
+def batches(task: ReversalTask, recipe: Recipe, seed: int) -> Iterator[Batch]:
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        drawn = task.sample(recipe.batch_size * recipe.bucket, generator)
+        if recipe.bucket == 1:
+            yield drawn
+            continue
+        lengths = drawn.source_mask.sum(1)
+        parts = lengths.argsort().split(recipe.batch_size)
+        for i in torch.randperm(len(parts), generator=generator).tolist():
+            rows, longest = parts[i], int(lengths[parts[i]].max())
+            yield Batch(drawn.source[rows, :longest], drawn.target[rows, : longest + 2])
+
+
+def held_out(n: int) -> Batch:
+    return ReversalTask().sample(n, torch.Generator().manual_seed(1000), "held_out")
+
+
+def train_until_right(model: nn.Module, recipe: Recipe, seed: int, test: Batch) -> dict:
+    """Train until at least 99.9 % of `test` are exact, or the recipe ends.
+
+    Asked every 25 steps: first of 500 strings, and of all of them if these are right. Asking is
+    not timed; everything else is, compiling included.
+    """
+    pairs = optimizers(model, recipe)
+    run = torch.compile(model, dynamic=True) if recipe.compiled else model
+    source = batches(ReversalTask(), recipe, seed)
+    few, seconds = Batch(test.source[:500], test.target[:500]), 0.0
+    for step in range(recipe.steps):
+        begin = time.perf_counter()
+        batch = next(source)
+        model.train()
+        loss = cross_entropy(run(batch.source, batch.decoder_input), batch.labels)
+        for optimizer, _ in pairs:
+            optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+        for optimizer, peak in pairs:
+            rate = recipe.schedule(step, recipe.steps, peak, recipe.warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+        seconds += time.perf_counter() - begin
+        last = step + 1 == recipe.steps
+        if (step + 1) % 25 == 0 or last:
+            share = exact_match(predict(model, few), few.labels)
+            if share >= 0.998 or last:
+                share = exact_match(predict(model, test), test.labels)
+                if share >= GOAL or last:
+                    break
+    wrong = round((1 - share) * len(test))
+    return {"reached": share >= GOAL, "steps": step + 1, "seconds": seconds, "wrong": wrong}
+
+
+def one_step(model: nn.Module, drawn: list[Batch]) -> Callable[[], None]:
+    """A function that does one step of training on each of these batches."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.98), fused=True)
+
+    def run() -> None:
+        for batch in drawn:
+            model.train()
+            loss = cross_entropy(model(batch.source, batch.decoder_input), batch.labels)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+
+    return run
+
+
+def _summary(name: str, runs: list[dict], changes: dict) -> dict:
+    return {
+        "name": name,
+        "reached": sum(run["reached"] for run in runs),
+        "of": len(runs),
+        "steps": [run["steps"] for run in runs],
+        "seconds": spread([run["seconds"] for run in runs]),
+        "wrong": [run["wrong"] for run in runs],
+        "changes": {key: getattr(value, "__name__", value) for key, value in changes.items()},
+        "runs": runs,
+    }
+
+
+def _report(rows: list[dict]) -> list[dict]:
+    show([{k: row[k] for k in ("name", "reached", "of", "steps", "seconds")} for row in rows])
+    return rows
+
+
+# The best of those tried for x-transformers: three kinds of positions, peak rates 2e-3 to 8e-3,
+# weight decay 0.01 and 0.3, RMS norms, gated feed-forward (two seeds each).
+X_OPTIONS, X_CHANGES = {"scaled_sinu_pos_emb": True}, {}
+
+
+def peers(seeds: int = 5, steps: int | None = None, n_test: int = 10_000) -> list[dict]:
+    """Ours, nn.Transformer and the tutorial's with one recipe, x-transformers with its best."""
+    recipe, test = Recipe(**({"steps": steps} if steps else {})), held_out(n_test)
+    makers = {
+        "revtrans": (Transformer, {}, recipe),
+        "torch.nn.Transformer": (TorchTransformer, {}, recipe),
+        "tutorial": (Tutorial, {}, recipe),
+        "x-transformers": (XTransformers, X_OPTIONS, replace(recipe, **X_CHANGES)),
+    }
+    runs = {name: [] for name in makers}
+    for seed in range(seeds):
+        for name, (make, options, how) in makers.items():
+            model = make(TransformerConfig(), seed, **options)
+            runs[name].append(train_until_right(model, how, seed, test))
+            print(name, seed, runs[name][-1], flush=True)
+    rows = [_summary(name, runs[name], {}) for name in makers]
+    times = [[run["seconds"] for run in row["runs"]] for row in rows]
+    for row, theirs in zip(rows, times):
+        row["ours over it"] = ratio(times[0], theirs)
+    return _report(rows)
+
+
+BASE = "the default"
+RECIPES = {
+    BASE: {},
+    "400 steps": {"steps": 400},
+    "500 steps": {"steps": 500},
+    "800 steps": {"steps": 800},
+    "cosine decay": {"schedule": cosine},
+    "cosine decay, 800 steps": {"schedule": cosine, "steps": 800},
+    "no decay": {"schedule": constant},
+    "learning rate 2e-3": {"lr": 2e-3},
+    "learning rate 8e-3": {"lr": 8e-3},
+    "weight decay 0.01": {"weight_decay": 0.01},
+    "batch 16, 800 steps": {"batch_size": 16, "steps": 800},
+    "batch 64, 400 steps": {"batch_size": 64, "steps": 400},
+    "batches by length": {"bucket": 8},
+    "Muon, 300 steps": {"muon": 0.02, "steps": 300},
+    "Muon, 400 steps": {"muon": 0.02, "steps": 400},
+    "Xavier initialisation": {"xavier": True},
+    "embeddings not tied": {"config": {"tied": False}},
+    "1 + 1 layers": {"config": {"n_layers": 1}},
+    "3 + 3 layers": {"config": {"n_layers": 3}},
+    "2 heads": {"config": {"n_heads": 2}},
+    "8 heads": {"config": {"n_heads": 8}},
+    "torch.compile": {"compiled": True},
+}
+
+
+def recipes(
+    seeds: int = 5,
+    steps: int | None = None,
+    n_test: int = 10_000,
+    only: tuple[str, ...] = tuple(RECIPES),
+) -> list[dict]:
+    """The default recipe with one thing changed, seed after seed, interleaved."""
+    test, runs = held_out(n_test), {name: [] for name in only}
+    for seed in range(seeds):
+        for name in only:
+            changes = RECIPES[name]
+            recipe = Recipe(**{**changes, **({"steps": steps} if steps else {})})
+            model = Transformer(replace(TransformerConfig(), **recipe.config), seed)
+            if recipe.xavier:
+                _xavier(model, seed)
+            runs[name].append(train_until_right(model, recipe, seed, test))
+            print(name, seed, runs[name][-1], flush=True)
+    return _report([_summary(name, runs[name], RECIPES[name]) for name in runs])
+
+
+def _xavier(model: nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 2 and "embedding" not in name:
+            nn.init.xavier_uniform_(parameter, generator=generator)
