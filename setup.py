@@ -24,6 +24,6 @@ setup(
     packages=[settings["lib_path"]],
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
-    extras_require={"dev": settings["dev_requirements"].split()},
+    extras_require={part: settings[f"{part}_requirements"].split() for part in ("dev", "bench")},
     entry_points={"console_scripts": settings["console_scripts"].split()},
 )

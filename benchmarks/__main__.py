@@ -23,10 +23,10 @@ STUDIES = {
     "imports": (speed.imports, {"rounds": 1}),
     "limit": (speed.limit, {"rounds": 2}),
     "training": (training.peers, {"seeds": 1, "steps": 30, "n_test": 500}),
-    "recipes": (training.recipes, {"seeds": 1, "steps": 10, "n_test": 500, "only": QUICK_RECIPES}),
     "accuracy": (claims.accuracy, {"seeds": 1, "steps": 30, "n_test": 500}),
     "step_time": (claims.step_time, {"rounds": 1, "lengths": (8, 16)}),
     "gradient": (claims.gradient, {"seeds": 1, "lengths": (8, 16)}),
+    "recipes": (training.recipes, {"seeds": 1, "steps": 10, "n_test": 500, "only": QUICK_RECIPES}),
 }
 
 

@@ -5,6 +5,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
 from .common import RESULTS, read
 
 HERE = Path(__file__).parent
@@ -148,22 +152,23 @@ def tables() -> int:
 
 def figures() -> int:
     """Draw all figures into benchmarks/figures."""
-    import matplotlib
-
     matplotlib.use("Agg")
     (HERE / "figures").mkdir(exist_ok=True)
-    for draw in (draw_accuracy, draw_step_time, draw_gradient, draw_speed):
-        figure = draw()
-        figure.savefig(HERE / "figures" / f"{draw.__name__.removeprefix('draw_')}.png", dpi=120)
+    drawn = {
+        "accuracy": draw_accuracy(read("accuracy")["rows"]),
+        "step_time": draw_step_time(read("step_time")["rows"]),
+        "gradient": draw_gradient(read("gradient")["rows"]),
+        "speed": draw_speed(),
+    }
+    for name, figure in drawn.items():
+        figure.savefig(HERE / "figures" / f"{name}.png", dpi=120)
     return 0
 
 
-def draw_accuracy(folder: Path = RESULTS):
+def draw_accuracy(rows: list[dict]) -> Figure:
     """Exact match by length, by step and by second; a line for each seed."""
-    import matplotlib.pyplot as plt
-
     fig, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained", sharey=True)
-    for row in read("accuracy", folder)["rows"]:
+    for row in rows:
         style = {"color": COLOURS[row["model"]], "linewidth": 1.2}
         name = row["model"] if row["seed"] == 0 else None
         axes[0].plot(range(1, 17), row["by length"], label=name, **style)
@@ -178,44 +183,27 @@ def draw_accuracy(folder: Path = RESULTS):
     return fig
 
 
-def draw_step_time(folder: Path = RESULTS):
-    """Time of one training step against length, and what the second core gives."""
-    import matplotlib.pyplot as plt
-
-    rows = read("step_time", folder)["rows"]
-    fig, axes = plt.subplots(1, 2, figsize=(9.5, 3.4), layout="constrained")
+def draw_step_time(rows: list[dict]) -> Figure:
+    """Time of one training step against length."""
+    fig, ax = plt.subplots(figsize=(5.5, 3.4), layout="constrained")
     for name, colour in COLOURS.items():
-        ms = {
-            n: {
-                r["length"]: r["ms"]["median"]
-                for r in rows
-                if (r["model"], r["threads"]) == (name, n)
-            }
-            for n in (1, 2)
-        }
-        lengths = list(ms[1])
-        axes[0].loglog(lengths, list(ms[1].values()), "o-", color=colour, label=name, base=2)
-        gain = [ms[1][n] / ms[2][n] for n in lengths]
-        axes[1].semilogx(lengths, gain, "o-", color=colour, base=2)
-    axes[0].set(title="One training step, one thread", ylabel="milliseconds")
-    axes[1].set(title="What a second thread gives", ylabel="times faster", ylim=(0, 2.1))
-    for ax in axes:
-        ax.set(xlabel="length of the strings (symbols)", xticks=lengths, xticklabels=lengths)
-        ax.minorticks_off()
-    axes[0].legend()
+        mine = [row for row in rows if row["model"] == name and row["threads"] == 1]
+        lengths = [row["length"] for row in mine]
+        ax.loglog(lengths, [row["ms"]["median"] for row in mine], "o-", color=colour, label=name)
+    ax.set_xscale("log", base=2)
+    ax.set(xlabel="length of the strings (symbols)", ylabel="milliseconds", xticks=lengths)
+    ax.set(title="One training step of 16 strings, one thread", xticklabels=lengths)
+    ax.legend()
     return fig
 
 
-def draw_gradient(folder: Path = RESULTS):
+def draw_gradient(rows: list[dict]) -> Figure:
     """How much of the gradient reaches the first symbol."""
-    import matplotlib.pyplot as plt
-
-    rows = read("gradient", folder)["rows"]
     fig, ax = plt.subplots(figsize=(5.5, 3.4), layout="constrained")
     for name, colour in COLOURS.items():
         mine = [row for row in rows if row["model"] == name]
         lengths = [row["length"] for row in mine]
-        shares = [max(row["first over last"]["median"], 1e-45) for row in mine]
+        shares = [row["first over last"]["median"] for row in mine]
         ax.loglog(lengths, shares, "o-", color=colour, label=name)
     ax.set_xscale("log", base=2)
     ax.set(
@@ -229,10 +217,8 @@ def draw_gradient(folder: Path = RESULTS):
     return fig
 
 
-def draw_speed(folder: Path = RESULTS):
+def draw_speed(folder: Path = RESULTS) -> Figure:
     """The peers' ratios, training step and decoding, and growth with length."""
-    import matplotlib.pyplot as plt
-
     fig, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
     rows = [r for r in read("step", folder)["rows"] if r["strings"].startswith("1")]
     labels = [f"{r['d_model']}, {r['length']}" for r in rows]
@@ -262,6 +248,7 @@ def draw_speed(folder: Path = RESULTS):
         axes[1].bar_label(bars, fmt="%.1f")
     axes[1].set(title="Decoding: how many times slower", xlabel="symbols to write")
     axes[1].set_xticks(range(len(rows)), [r["length"] for r in rows])
+    axes[1].margins(y=0.15)
     axes[1].legend(loc="upper left")
 
     rows = read("growth", folder)["rows"]

@@ -92,15 +92,19 @@ class Packing:
     def __init__(self, real: Bool[Tensor, "batch length"]):
         self.shape = real.shape
         self.index = real.flatten().nonzero()[:, 0]
+        self.full = len(self.index) == real.numel()
 
     def pack(self, x: Float[Tensor, "batch length d"]) -> Float[Tensor, "tokens d"]:
         """The vectors of the real symbols, string after string."""
-        return x.flatten(0, 1).index_select(0, self.index)
+        x = x.flatten(0, 1)
+        return x if self.full else x.index_select(0, self.index)
 
     def unpack(self, x: Float[Tensor, "tokens d"]) -> Float[Tensor, "batch length d"]:
         """The vectors back in their places; zeros at padding."""
-        grid = x.new_zeros(self.shape.numel(), x.shape[1])
-        return grid.index_copy(0, self.index, x).unflatten(0, self.shape)
+        if not self.full:
+            grid = x.new_zeros(self.shape.numel(), x.shape[1])
+            x = grid.index_copy(0, self.index, x)
+        return x.unflatten(0, self.shape)
 
 # %% ../nbs/02_attention.ipynb #export-multiheadattention
 class MultiHeadAttention(nn.Module):

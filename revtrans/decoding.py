@@ -51,7 +51,8 @@ class FixedCache:
         self, attention: MultiHeadAttention, key: Tensor, value: Tensor
     ) -> tuple[Float[Tensor, "batch heads key d_head"], Float[Tensor, "batch heads key d_head"]]:
         if self.stored is None:
-            self.stored = attention.project(key, value)
+            keys, values = attention.project(key, value)
+            self.stored = keys.contiguous(), values.contiguous()
         return self.stored
 
     def select(self, rows: Int[Tensor, " rows"]) -> None:

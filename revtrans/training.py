@@ -140,7 +140,7 @@ def fit(
     lr: float = 4e-3,
     warmup: float = 0.15,
     clip: float = 1.0,
-    weight_decay: float = 0.3,
+    weight_decay: float = 0.7,
     label_smoothing: float = 0.0,
     eval_every: int = 50,
     eval_size: int = 300,
