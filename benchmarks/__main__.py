@@ -1,6 +1,7 @@
 """`python -m benchmarks COMMAND`: measure, store, check, draw."""
 
 import argparse
+import os
 import sys
 import tempfile
 import warnings
@@ -8,10 +9,12 @@ from pathlib import Path
 
 import torch
 
-from . import claims, report, speed, training
+from . import claims, length, report, speed, training
 from .common import RESULTS, store
 
 QUICK_RECIPES = (training.BASE, "batches by length", "Muon, 300 steps", "Xavier initialisation")
+QUICK_LENGTH = {"seeds": 1, "steps": 5, "n": 20, "lengths": (20, 41), "partial": None}
+QUICK_X = (training.X_BEST, "rotary, RMS norm")
 
 # Each study with what --quick gives it: as little as shows that it still runs.
 STUDIES = {
@@ -26,7 +29,9 @@ STUDIES = {
     "accuracy": (claims.accuracy, {"seeds": 1, "steps": 30, "n_test": 500}),
     "step_time": (claims.step_time, {"rounds": 1, "lengths": (8, 16)}),
     "gradient": (claims.gradient, {"seeds": 1, "lengths": (8, 16)}),
+    "x_recipes": (training.x_recipes, {"seeds": 1, "steps": 10, "n_test": 500, "only": QUICK_X}),
     "recipes": (training.recipes, {"seeds": 1, "steps": 10, "n_test": 500, "only": QUICK_RECIPES}),
+    "length": (length.study, QUICK_LENGTH),
 }
 
 
@@ -46,6 +51,7 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore", message="enable_nested_tensor")  # nn.Transformer, pre-norm
     with tempfile.TemporaryDirectory() as scratch:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = scratch  # torch.compile begins with nothing
         for name in STUDIES if args.command == "all" else [args.command]:
             run, small = STUDIES[name]
             print(f"== {name}", flush=True)

@@ -66,22 +66,17 @@ def accuracy(seeds: int = 3, steps: int | None = None, n_test: int = 10_000) -> 
     return rows
 
 
-def step_time(
-    rounds: int = 5, lengths: tuple = (8, 16, 32, 64, 128, 256, 512), threads: tuple = (1,)
-) -> list:
+def step_time(rounds: int = 5, lengths: tuple = (8, 16, 32, 64, 128, 256, 512)) -> list:
     """One training step on 16 strings, all of one length."""
-    rows, before = [], torch.get_num_threads()
+    rows = []
     for length in lengths:
         task = ReversalTask(min_length=length, max_length=length)
         drawn = [task.sample(16, torch.Generator().manual_seed(0))]
-        for n in threads:
-            torch.set_num_threads(n)
-            runs = {name: one_step(student(name, length), drawn) for name in STUDENTS}
-            for name, seconds in interleaved(runs, rounds).items():
-                ms = spread([1000 * s for s in seconds])
-                rows.append({"length": length, "threads": n, "model": name, "ms": ms})
+        runs = {name: one_step(student(name, length), drawn) for name in STUDENTS}
+        for name, seconds in interleaved(runs, rounds).items():
+            ms = spread([1000 * s for s in seconds])
+            rows.append({"length": length, "model": name, "ms": ms})
         print(rows[-3:], flush=True)
-    torch.set_num_threads(before)
     return rows
 
 

@@ -100,12 +100,22 @@ def check(folder: Path = RESULTS) -> int:
 
 TABLES = {
     "training": ["name", "reached", "of", "steps", "seconds", "ours over it"],
-    "step": ["d_model", "length", "strings", "ms", "TorchTransformer", "Tutorial", "XTransformers"],
+    "step": [
+        "d_model",
+        "length",
+        "strings",
+        "padding",
+        "ms",
+        "TorchTransformer",
+        "Tutorial",
+        "XTransformers",
+    ],
     "decoding": None,
     "growth": ["length", "ms per symbol", "over the shortest"],
     "memory": ["kind", "MiB", "cached over it"],
     "data": None,
     "imports": ["statement", "seconds", "over torch alone"],
+    "x_recipes": ["name", "reached", "of", "steps", "seconds", "wrong"],
     "recipes": ["name", "reached", "of", "steps", "seconds", "wrong"],
     "limit": None,
 }
@@ -187,7 +197,7 @@ def draw_step_time(rows: list[dict]) -> Figure:
     """Time of one training step against length."""
     fig, ax = plt.subplots(figsize=(5.5, 3.4), layout="constrained")
     for name, colour in COLOURS.items():
-        mine = [row for row in rows if row["model"] == name and row["threads"] == 1]
+        mine = [row for row in rows if row["model"] == name]
         lengths = [row["length"] for row in mine]
         ax.loglog(lengths, [row["ms"]["median"] for row in mine], "o-", color=colour, label=name)
     ax.set_xscale("log", base=2)

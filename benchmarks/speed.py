@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from revtrans.data import ReversalTask, Vocab
+from revtrans.data import Batch, ReversalTask, Vocab
 from revtrans.decoding import CachedState, PlainState, greedy
 from revtrans.model import Transformer, TransformerConfig
 
@@ -36,12 +36,17 @@ def step(rounds: int = 8, sizes: tuple = (64, 128, 256), lengths: tuple = (16, 3
                         "d_model": d_model,
                         "length": length,
                         "strings": strings,
+                        "padding": sum(map(_padding, drawn)) / len(drawn),
                         "ms": spread([1000 * s / len(drawn) for s in ours]),
                         **{name: ratio(ours, theirs) for name, theirs in times.items()},
                     }
                 )
                 print(rows[-1], flush=True)
     return rows
+
+
+def _padding(batch: Batch) -> float:
+    return (batch.source == Vocab.pad).float().mean().item()
 
 
 def _write(state, n_strings: int, steps: int) -> None:

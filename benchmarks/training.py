@@ -151,20 +151,30 @@ def _report(rows: list[dict]) -> list[dict]:
     return rows
 
 
-# The best of those tried for x-transformers, two seeds each: three kinds of positions, peak rates
-# 2e-3 to 8e-3, weight decay 0.01 to 0.7, RMS norms, gated feed-forward, 600 to 1,200 steps.
-X_OPTIONS, X_CHANGES = {"scaled_sinu_pos_emb": True, "use_rmsnorm": True}, {"steps": 800}
+X_BEST = "scaled sinusoids, RMS norm, 800 steps"
+_SCALED, _NORM = {"scaled_sinu_pos_emb": True}, {"use_rmsnorm": True}
+X_RECIPES = {
+    X_BEST: (_SCALED | _NORM, {"steps": 800}),
+    "the same, 600 steps": (_SCALED | _NORM, {}),
+    "the same, 1,200 steps": (_SCALED | _NORM, {"steps": 1200}),
+    "the same, learning rate 2e-3": (_SCALED | _NORM, {"steps": 800, "lr": 2e-3}),
+    "the same, weight decay 0.3": (_SCALED | _NORM, {"steps": 800, "weight_decay": 0.3}),
+    "layer norm": (_SCALED, {"steps": 800}),
+    "its defaults: learned positions, layer norm": ({}, {"steps": 800}),
+    "rotary, RMS norm": (_NORM | {"rotary_pos_emb": True}, {"steps": 800}),
+}
 
 
 def peers(seeds: int = 5, steps: int | None = None, n_test: int = 10_000) -> list[dict]:
     """Ours, nn.Transformer and the tutorial's with one recipe, x-transformers with its best."""
     recipe, test = Recipe(**({"steps": steps} if steps else {})), held_out(n_test)
-    x_changes = {} if steps else X_CHANGES
+    x_options, x_changes = X_RECIPES[X_BEST]
+    x_recipe = recipe if steps else replace(recipe, **x_changes)
     makers = {
         "revtrans": (Transformer, {}, recipe),
         "torch.nn.Transformer": (TorchTransformer, {}, recipe),
         "tutorial": (Tutorial, {}, recipe),
-        "x-transformers": (XTransformers, X_OPTIONS, replace(recipe, **x_changes)),
+        "x-transformers": (XTransformers, x_options, x_recipe),
     }
     runs = {name: [] for name in makers}
     for seed in range(seeds):
@@ -179,12 +189,31 @@ def peers(seeds: int = 5, steps: int | None = None, n_test: int = 10_000) -> lis
     return _report(rows)
 
 
+def x_recipes(
+    seeds: int = 3,
+    steps: int | None = None,
+    n_test: int = 10_000,
+    only: tuple[str, ...] = tuple(X_RECIPES),
+) -> list[dict]:
+    """What x-transformers does best with; seed after seed, interleaved."""
+    test, runs = held_out(n_test), {name: [] for name in only}
+    for seed in range(seeds):
+        for name in only:
+            options, changes = X_RECIPES[name]
+            recipe = Recipe(**{**changes, **({"steps": steps} if steps else {})})
+            model = XTransformers(TransformerConfig(), seed, **options)
+            runs[name].append(train_until_right(model, recipe, seed, test))
+            print(name, seed, runs[name][-1], flush=True)
+    return _report([_summary(name, runs[name], X_RECIPES[name][1]) for name in runs])
+
+
 BASE = "the default"
 RECIPES = {
     BASE: {},
     "400 steps": {"steps": 400},
     "500 steps": {"steps": 500},
     "800 steps": {"steps": 800},
+    "cosine decay, 500 steps": {"schedule": cosine, "steps": 500},
     "cosine decay": {"schedule": cosine},
     "cosine decay, 800 steps": {"schedule": cosine, "steps": 800},
     "no decay": {"schedule": constant},

@@ -141,7 +141,7 @@ class MultiHeadAttention(nn.Module):
         key: Float[Tensor, "*keys d_model"],
         value: Float[Tensor, "*keys d_model"],
         mask: Tensor | None = None,
-        place: Callable | None = None,
+        attend: Callable = scaled_dot_product_attention,
         cache: Callable | None = None,
         packings: tuple[Packing, Packing] | None = None,
     ) -> tuple[Float[Tensor, "*queries d_model"], Float[Tensor, "batch heads query key"]]:
@@ -149,12 +149,9 @@ class MultiHeadAttention(nn.Module):
         of_query, of_key = packings or (None, None)
         queries = self._split(self.query(query), of_query)
         keys, values = cache(self, key, value) if cache else self.project(key, value, of_key)
-        bias = None
-        if place is not None:
-            queries, keys, bias = place(queries, keys)
         if mask is not None:
             mask = mask.unsqueeze(-3)
         dropout = self.dropout if self.training else 0.0
-        output, weights = scaled_dot_product_attention(queries, keys, values, mask, bias, dropout)
+        output, weights = attend(queries, keys, values, mask, dropout=dropout)
         output = merge_heads(output)
         return self.output(output if of_query is None else of_query.pack(output)), weights

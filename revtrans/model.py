@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TransformerConfig', 'FeedForward', 'EncoderLayer', 'DecoderLayer', 'Encoder', 'Decoder', 'Transformer']
 
-# %% ../nbs/04_encoder_decoder.ipynb #b832e8ba
+# %% ../nbs/04_encoder_decoder.ipynb #679f11d2
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from .attention import MultiHeadAttention, Packing, causal_mask, padding_mask
+from .attention import scaled_dot_product_attention as dot_product_attention
 from .data import Vocab
 from .positions import SCHEMES
 
@@ -26,7 +27,7 @@ class TransformerConfig:
 
     `symbols` is the alphabet, `max_length` the longest text in symbols; `n_layers` counts the
     layers of the encoder and again of the decoder; `tied` uses one matrix to embed and to
-    unembed; `positions` names a scheme: 'none', 'sinusoidal' or 'learned'.
+    unembed; `positions` names one of `revtrans.positions.SCHEMES`.
     """
 
     symbols: str = ascii_lowercase
@@ -86,12 +87,12 @@ class EncoderLayer(nn.Module):
         self,
         x: Float[Tensor, "*tokens d_model"],
         mask: Tensor | None = None,
-        place: Callable | None = None,
+        attend: Callable = dot_product_attention,
         packing: Packing | None = None,
-    ) -> tuple[Float[Tensor, "*tokens d_model"], Float[Tensor, "batch heads source source"]]:
+    ) -> tuple[Float[Tensor, "*tokens d_model"], Float[Tensor, "batch heads source key"]]:
         """The refined tokens and the attention weights."""
         h, packings = self.norm1(x), packing and (packing, packing)
-        attended, weights = self.self_attention(h, h, h, mask, place, None, packings)
+        attended, weights = self.self_attention(h, h, h, mask, attend, None, packings)
         x = x + self.dropout(attended)
         return x + self.dropout(self.feed_forward(self.norm2(x))), weights
 
@@ -116,18 +117,18 @@ class DecoderLayer(nn.Module):
         memory: Float[Tensor, "*source d_model"],
         self_mask: Tensor | None = None,
         cross_mask: Tensor | None = None,
-        places: tuple[Callable | None, Callable | None] = (None, None),
+        attends: Sequence[Callable] = (dot_product_attention,) * 2,
         caches: tuple[Callable | None, Callable | None] = (None, None),
         packings: tuple[Packing, Packing] | None = None,
     ) -> tuple[Float[Tensor, "*target d_model"], tuple[Tensor, Tensor]]:
         """The refined tokens, and the weights of self-attention and cross-attention."""
         h, of_target = self.norm1(x), packings and (packings[0], packings[0])
         attended, self_weights = self.self_attention(
-            h, h, h, self_mask, places[0], caches[0], of_target
+            h, h, h, self_mask, attends[0], caches[0], of_target
         )
         x = x + self.dropout(attended)
         attended, cross_weights = self.cross_attention(
-            self.norm2(x), memory, memory, cross_mask, places[1], caches[1], packings
+            self.norm2(x), memory, memory, cross_mask, attends[1], caches[1], packings
         )
         x = x + self.dropout(attended)
         x = x + self.dropout(self.feed_forward(self.norm3(x)))
@@ -146,13 +147,13 @@ class Encoder(nn.Module):
         self,
         x: Float[Tensor, "*tokens d_model"],
         mask: Tensor | None = None,
-        place: Callable | None = None,
+        attend: Callable = dot_product_attention,
         packing: Packing | None = None,
     ) -> tuple[Float[Tensor, "*tokens d_model"], list[Tensor]]:
         """The memory, and each layer's attention weights."""
         weights = []
         for layer in self.layers:
-            x, layer_weights = layer(x, mask, place, packing)
+            x, layer_weights = layer(x, mask, attend, packing)
             weights.append(layer_weights)
         return self.norm(x), weights
 
@@ -171,14 +172,14 @@ class Decoder(nn.Module):
         memory: Float[Tensor, "*source d_model"],
         self_mask: Tensor | None = None,
         cross_mask: Tensor | None = None,
-        places: tuple[Callable | None, Callable | None] = (None, None),
+        attends: Sequence[Callable] = (dot_product_attention,) * 2,
         caches: Sequence[tuple[Callable, Callable]] | None = None,
         packings: tuple[Packing, Packing] | None = None,
     ) -> tuple[Float[Tensor, "*target d_model"], list[tuple[Tensor, Tensor]]]:
         """The decoded tokens, and each layer's self- and cross-attention weights."""
         weights = []
         for layer, pair in zip(self.layers, caches or [(None, None)] * len(self.layers)):
-            x, layer_weights = layer(x, memory, self_mask, cross_mask, places, pair, packings)
+            x, layer_weights = layer(x, memory, self_mask, cross_mask, attends, pair, packings)
             weights.append(layer_weights)
         return self.norm(x), weights
 
@@ -213,11 +214,11 @@ class Transformer(nn.Module):
         return self.decode(decoder_input, memory, padding_mask(source), target_mask=going_on)[0]
 
     def embed(
-        self, ids: Int[Tensor, "batch length"], start: int = 0
+        self, ids: Int[Tensor, "batch length"], start: int = 0, source_mask: Tensor | None = None
     ) -> Float[Tensor, "batch length d_model"]:
         """Vectors of the symbols and their places; the first stands at position `start`."""
         x = self.embedding(ids) * self.config.d_model**0.5
-        return self.dropout(self.positions.embed(x, start))
+        return self.dropout(self.positions.embed(x, start, source_mask))
 
     def encode(
         self, source: Int[Tensor, "batch source"]
@@ -225,8 +226,8 @@ class Transformer(nn.Module):
         """The memory, zeros at padding, and each layer's attention weights."""
         mask = padding_mask(source)
         packing = Packing(mask.squeeze(1))
-        place = partial(self.positions.place, "encoder", 0, mask)
-        x, weights = self.encoder(packing.pack(self.embed(source)), mask, place, packing)
+        attend = partial(self.positions.attend, "encoder", 0)
+        x, weights = self.encoder(packing.pack(self.embed(source, 0, mask)), mask, attend, packing)
         return packing.unpack(x), weights
 
     def decode(
@@ -244,15 +245,12 @@ class Transformer(nn.Module):
         `target_mask` no work is done for the positions that it hides; their logits are zeros.
         """
         n = decoder_input.shape[1]
-        mask = causal_mask(n, start + n, decoder_input.device)
-        places = (
-            partial(self.positions.place, "decoder", start, mask),
-            partial(self.positions.place, "cross", start, source_mask),
-        )
-        x, packings = self.embed(decoder_input, start), None
+        mask = None if self.positions.local else causal_mask(n, start + n, decoder_input.device)
+        attends = [partial(self.positions.attend, kind, start) for kind in ("decoder", "cross")]
+        x, packings = self.embed(decoder_input, start, source_mask), None
         if target_mask is not None:
             packings = Packing(target_mask.squeeze(1)), Packing(source_mask.squeeze(1))
             x, memory = (packing.pack(part) for packing, part in zip(packings, (x, memory)))
-        x, weights = self.decoder(x, memory, mask, source_mask, places, caches, packings)
+        x, weights = self.decoder(x, memory, mask, source_mask, attends, caches, packings)
         logits = x @ self.embedding.weight.T if self.config.tied else self.unembedding(x)
         return logits if packings is None else packings[0].unpack(logits), weights

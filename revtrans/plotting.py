@@ -75,8 +75,13 @@ def attention_maps(
         batch = make_batch(model.vocab, source, target).to(device)
         memory, encoder = model.encode(batch.source)
         _, pairs = model.decode(batch.decoder_input, memory, padding_mask(batch.source))
-    encoder = torch.stack(encoder, dim=1).cpu()
-    decoder, cross = (torch.stack(layers, dim=1).cpu() for layers in zip(*pairs))
+        masks = padding_mask(batch.source), padding_mask(batch.decoder_input)
+        layers = {"encoder": encoder, "decoder": [of for of, _ in pairs]}
+        layers["cross"] = [of for _, of in pairs]
+        encoder, decoder, cross = (
+            torch.stack([model.positions.dense(kind, of, mask) for of in layers[kind]], 1).cpu()
+            for kind, mask in zip(layers, (masks[0], masks[1], masks[0]))
+        )
     maps = []
     for i, n in enumerate(batch.source_mask.sum(1).tolist()):
         t = int(batch.label_mask[i].sum())

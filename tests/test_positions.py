@@ -1,16 +1,31 @@
-"""Sinusoids, tables, and schemes that join from outside without a change to the model."""
+"""Sinusoids, tables, distances and windows; every scheme keeps what the model promises."""
 
 import math
 
 import checks
 import pytest
 import torch
-from torch import nn
 from torch_peers import assert_close
 
 from revtrans import decoding
+from revtrans.attention import padding_mask
 from revtrans.data import make_batch
-from revtrans.positions import SCHEMES, Learned, Positions, Sinusoidal, sinusoids
+from revtrans.positions import (
+    SCHEMES,
+    Buckets,
+    EndALiBi,
+    EndWindow,
+    Learned,
+    Local,
+    Positions,
+    Rotary,
+    Sinusoidal,
+    TwoWay,
+    sinusoids,
+)
+
+ADDED = ("sinusoidal", "learned", "randomised")  # the others act within attention
+LOCAL = [name for name, scheme in SCHEMES.items() if issubclass(scheme, Local)]
 
 
 @pytest.mark.parametrize("length, d_model", [(1, 2), (7, 6), (50, 16)])
@@ -46,14 +61,9 @@ def test_only_the_learned_table_is_trained_and_saved():
 
 def test_without_positions_everything_passes_unchanged():
     none, x = Positions(9, 8, 2), torch.randn(1, 30, 8)
-    queries, keys = torch.randn(2, 1, 2, 3, 4)
+    query, key = torch.randn(2, 1, 2, 3, 4)
     assert none.embed(x, start=7) is x
-    assert none.place("cross", 5, None, queries, keys) == (queries, keys, None)
-
-
-@pytest.mark.parametrize("scheme", ["sinusoidal", "learned"])
-def test_a_model_with_positions_tells_order(scheme):
-    checks.order_is_told(checks.tiny(positions=scheme))
+    assert none.place("cross", 5, query, key, None) == (query, key, None)
 
 
 def test_a_model_without_positions_reads_a_bag_of_letters():
@@ -62,66 +72,193 @@ def test_a_model_without_positions_reads_a_bag_of_letters():
     assert_close(logits[0], logits[1])
 
 
-class Rotary(Positions):
-    """Turns each pair of query and key dimensions by an angle that grows with the position."""
-
-    def place(self, kind, start, mask, queries, keys):
-        return self.turn(queries, start), self.turn(keys, 0), None
-
-    def turn(self, x, start):
-        half = x.shape[-1] // 2
-        speed = 10.0 ** -torch.arange(half)
-        angle = torch.arange(start, start + x.shape[2])[:, None] * speed
-        a, b = x[..., :half], x[..., half:]
-        cos, sin = angle.cos(), angle.sin()
-        return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
-
-
-class Distance(Positions):
-    """A learned penalty on distance; cross-attention counts the source from its end."""
+class Loudness(Positions):
+    """A scheme that the library does not know: the farther from the source's end, the fainter."""
 
     def __init__(self, max_length, d_model, n_heads):
         super().__init__(max_length, d_model, n_heads)
-        kinds = ("encoder", "decoder", "cross")
-        slopes = {kind: nn.Parameter(torch.rand(n_heads, 1, 1)) for kind in kinds}
-        self.slopes = nn.ParameterDict(slopes)
+        self.slope = torch.nn.Parameter(torch.ones(n_heads, 1, 1))
 
-    def place(self, kind, start, mask, queries, keys):
-        i = torch.arange(start, start + queries.shape[2])[:, None]
-        j = torch.arange(keys.shape[2])
+    def place(self, kind, start, query, key, mask):
+        at = torch.arange(start, start + query.shape[2])[:, None]
+        keys_at = torch.arange(key.shape[2])
         if kind == "cross":
-            j = mask.sum(-1)[..., None, None] - 1 - j
-        return queries, keys, -self.slopes[kind] * (i - j).abs()
+            keys_at = mask.sum(-1, keepdim=True) - 1 - keys_at
+        return query, key, -self.slope * (at - keys_at).abs()
 
 
-@pytest.fixture(params=[Rotary, Distance])
-def newcomer(request, monkeypatch):
-    """A model whose positions are told by a scheme that the library does not know."""
-    monkeypatch.setitem(SCHEMES, "newcomer", request.param)
-    return checks.tiny(positions="newcomer")
+@pytest.fixture(params=[name for name in SCHEMES if name != "none"] + ["newcomer"])
+def model(request, monkeypatch):
+    """A small model with each scheme, one from outside the library among them."""
+    monkeypatch.setitem(SCHEMES, "newcomer", Loudness)
+    model = checks.tiny(positions=request.param)
+    generator = checks.seeded(3)
+    with torch.no_grad():
+        for p in model.positions.parameters():  # zeros at first would hide a mistake
+            p.copy_(torch.randn(p.shape, generator=generator))
+    return model
 
 
-def test_a_new_scheme_takes_part(newcomer):
-    checks.order_is_told(newcomer)
-    without = checks.tiny(positions="none")
-    without.load_state_dict(newcomer.state_dict(), strict=False)
-    source, decoder_input = torch.tensor([[3, 4, 5]]), torch.tensor([[1, 4]])
-    assert not torch.allclose(newcomer(source, decoder_input), without(source, decoder_input))
+def test_a_scheme_tells_order(model):
+    checks.order_is_told(model)
 
 
-def test_a_new_scheme_respects_padding_and_the_future(newcomer):
-    checks.padding_is_ignored(newcomer)
-    checks.future_is_hidden(newcomer)
+def test_a_scheme_respects_padding_and_the_future(model):
+    checks.padding_is_ignored(model)
+    checks.future_is_hidden(model)
 
 
-def test_a_new_scheme_decodes_with_a_cache(newcomer):
-    checks.cache_changes_nothing(newcomer)
-    source = make_batch(newcomer.vocab, ["abc", "edcba"], ["", ""]).source
+def test_a_scheme_gives_each_string_of_a_batch_what_it_gives_it_alone(model):
+    texts = ["", "a", "bcd", "edcba", "abcdeabc"]
+    batch = checks.reversal_batch(model.vocab, texts)
+    together = model(batch.source, batch.decoder_input)
+    assert together.isfinite().all()
+    for text, logits in zip(texts, together):
+        alone = checks.reversal_batch(model.vocab, [text])
+        expected = model(alone.source, alone.decoder_input)[0]
+        assert_close(logits[: len(text) + 1], expected[: len(text) + 1])
+
+
+def test_a_scheme_decodes_with_a_cache(model):
+    checks.cache_changes_nothing(model)
+    checks.beams_keep_their_past(model)
+    source = make_batch(model.vocab, ["abc", "edcba", "d"], [""] * 3).source
     for search in (decoding.greedy, lambda *a, **k: decoding.beam_search(*a, beam=3, **k)[0]):
-        assert torch.equal(search(newcomer, source), search(newcomer, source, cache=False))
+        assert torch.equal(search(model, source), search(model, source, cache=False))
 
 
-def test_a_new_scheme_is_trained(newcomer):
-    batch = checks.reversal_batch(newcomer.vocab, ["abc", "de"])
-    newcomer(batch.source, batch.decoder_input).square().mean().backward()
-    assert all(p.grad.abs().sum() > 0 for p in newcomer.positions.parameters())
+def test_a_scheme_is_trained(model):
+    batch = checks.reversal_batch(model.vocab, ["abc", "de"])
+    model.train()(batch.source, batch.decoder_input).square().mean().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad.isfinite().all()
+        if name.startswith("positions."):
+            assert parameter.grad.abs().sum() > 0, name
+
+
+def test_a_scheme_gives_zeros_where_there_is_nothing_to_read(model):
+    """The empty source in a batch of others, and a batch of empty sources alone."""
+    for texts in (["", "abc"], ["", ""]):
+        batch = checks.reversal_batch(model.vocab, texts)
+        memory, _ = model.encode(batch.source)
+        mask = padding_mask(batch.source)
+        _, weights = model.decode(batch.decoder_input, memory, mask)
+        for _, cross in weights:
+            read = model.positions.dense("cross", cross, mask)
+            assert read.shape[-1] == batch.source.shape[1]
+            assert not read[0].any() and cross.isfinite().all()
+
+
+def test_weights_of_all_schemes_can_be_drawn(model):
+    from revtrans.plotting import attention_maps
+
+    maps = attention_maps(model, ["abc", "edcba"], ["cba", "abcde"])
+    assert [m.cross.shape for m in maps] == [(2, 2, 4, 3), (2, 2, 6, 5)]
+    assert [m.encoder.shape for m in maps] == [(2, 2, 3, 3), (2, 2, 5, 5)]
+    for m in maps:
+        for weights in (m.encoder, m.decoder, m.cross):
+            assert (weights.sum(-1) < 1 + 1e-5).all()
+        assert not m.decoder.triu(1).any()
+
+
+@pytest.mark.parametrize("name", [name for name in SCHEMES if name not in ADDED])
+def test_schemes_within_attention_know_no_longest_text(name):
+    """Beyond max_length they go on, and their parameters do not depend on it."""
+    short, long = (SCHEMES[name](n, 8, 2) for n in (4, 400))
+    assert [p.shape for p in short.parameters()] == [p.shape for p in long.parameters()]
+    x = torch.randn(1, 30, 8)
+    assert short.embed(x).shape == x.shape
+    query = torch.randn(1, 2, 30, 4)
+    mask = torch.ones(1, 1, 1, 30, dtype=torch.bool)
+    assert short.attend("cross", 0, query, query, query, mask)[0].isfinite().all()
+
+
+def test_rotary_turns_by_the_papers_angles():
+    query, key = torch.randn(2, 1, 1, 5, 6, generator=checks.seeded())
+    turned, keys, bias = Rotary(9, 6, 1).place("decoder", 3, query, key, None)
+    assert bias is None
+    for i in range(3):
+        pair = torch.view_as_complex(query[0, 0, :, 2 * i : 2 * i + 2].contiguous())
+        angle = (3 + torch.arange(5)) / 10000 ** (2 * i / 6)
+        expected = torch.view_as_real(pair * torch.polar(torch.ones(5), angle))
+        assert_close(turned[0, 0, :, 2 * i : 2 * i + 2], expected)
+    assert_close(keys[0, 0, 0], key[0, 0, 0])
+    with pytest.raises(ValueError, match="d_model / n_heads must be even, not 3"):
+        Rotary(9, 6, 2)
+
+
+def test_buckets_are_t5s():
+    """n 16, longest 128, in the words of the paper: one each at first, then logarithmic."""
+    buckets = Buckets(9, 8, 2)
+    for distance in range(300):
+        expected = distance
+        if distance >= 8:
+            expected = min(15, 8 + int(math.log(distance / 8) / math.log(16) * 8 + 1e-6))
+        for offset in {-distance, distance}:
+            found = int(buckets.bucket(torch.tensor(offset)))
+            assert found == expected + (16 if offset > 0 else 0), offset
+
+
+@pytest.mark.parametrize("name", ["sinusoidal", "randomised"])
+def test_randomised_positions_come_from_the_whole_table_in_order(name):
+    positions = SCHEMES[name](40, 8, 2).train()
+    mask = torch.ones(200, 1, 5, dtype=torch.bool)
+    told = positions.embed(torch.zeros(200, 5, 8), 0, mask)
+    rows = torch.cdist(told, positions.table).argmin(-1)
+    assert (rows.diff() > 0).all()
+    assert (rows.max() > 30) == (name == "randomised")
+    assert (len(rows.unique(dim=0)) > 100) == (name == "randomised")
+
+
+def test_randomised_positions_need_the_sources_length():
+    with pytest.raises(ValueError, match="need the source's mask"):
+        SCHEMES["randomised"](9, 8, 2).embed(torch.zeros(1, 3, 8))
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder", "cross"])
+@pytest.mark.parametrize("scheme", [EndWindow, TwoWay])
+def test_windows_equal_dense_attention_with_everything_else_masked(scheme, kind):
+    """Slot by slot against a softmax over all keys and one silent key per empty slot."""
+    positions, generator = scheme(20, 8, 2), checks.seeded(1)
+    with torch.no_grad():
+        positions.slots[kind].copy_(torch.randn(positions.slots[kind].shape, generator=generator))
+    query, key, value = torch.randn(3, 2, 2, 7, 4, generator=generator)
+    lengths = torch.tensor([7, 4])
+    mask = (torch.arange(7) < lengths[:, None])[:, None, None]
+    output, weights = positions.attend(kind, 0, query, key, value, mask)
+    for b, n in enumerate(lengths.tolist()):
+        for t in range(7):
+            slots = []
+            for origin, first, last in positions.lanes[kind]:
+                for offset in range(first, last + 1):
+                    at = {"start": t + offset, "end": n - 1 - t - offset, "first": 0}[origin]
+                    slots.append(at)
+            for head in range(2):
+                zero = torch.zeros(4)
+                keys = torch.stack([key[b, head, j] if 0 <= j < n else zero for j in slots])
+                values = torch.stack([value[b, head, j] if 0 <= j < n else zero for j in slots])
+                logits = (keys + positions.slots[kind][:, head]) @ query[b, head, t] / 2
+                assert_close(weights[b, head, t], logits.softmax(0))
+                assert_close(output[b, head, t], logits.softmax(0) @ values)
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_local_schemes_use_dropout_in_training_only(name):
+    model = checks.tiny(positions=name, dropout=0.5)
+    batch = checks.reversal_batch(model.vocab, ["abcd"])
+    logits = [model(batch.source, batch.decoder_input) for _ in range(2)]
+    assert torch.equal(*logits)
+    query = torch.randn(1, 2, 6, 8)
+    dropped = [model.positions.attend("encoder", 0, *[query] * 3, dropout=0.5)[0] for _ in "ab"]
+    assert not torch.equal(*dropped)
+
+
+def test_end_aligned_alibi_counts_from_the_sources_end():
+    positions = EndALiBi(9, 8, 2)
+    query, key = torch.zeros(2, 2, 3, 4), torch.zeros(2, 2, 5, 4)
+    mask = (torch.arange(5) < torch.tensor([[5], [3]]))[:, None, None]
+    bias = positions.place("cross", 1, query, key, mask)[2]
+    for b, n in enumerate((5, 3)):
+        for t in range(3):
+            for j in range(5):
+                assert bias[b, 0, t, j] == -abs(1 + t - (n - 1 - j))

@@ -19,10 +19,17 @@ def wrap(monkeypatch, owner, name, broken):
 
 
 def invert_the_mask(monkeypatch):
+    def inverted(mask):
+        return None if mask is None else ~mask
+
     def broken(original, query, key, value, mask=None, *rest):
-        return original(query, key, value, None if mask is None else ~mask, *rest)
+        return original(query, key, value, inverted(mask), *rest)
+
+    def broken_heads(original, layer, query, key, value, mask=None, *rest):
+        return original(layer, query, key, value, inverted(mask), *rest)
 
     wrap(monkeypatch, attention, "scaled_dot_product_attention", broken)
+    wrap(monkeypatch, attention.MultiHeadAttention, "forward", broken_heads)
 
 
 def forget_the_scale(monkeypatch):
@@ -68,7 +75,7 @@ def count_padding_in_the_loss(monkeypatch):
 
 
 def embed_each_step_as_if_it_were_the_first(monkeypatch):
-    def broken(original, model, ids, start=0):
+    def broken(original, model, ids, start=0, source_mask=None):
         return original(model, ids)
 
     wrap(monkeypatch, model_module.Transformer, "embed", broken)
@@ -94,7 +101,7 @@ def never_stop_at_eos(monkeypatch):
 
 
 def forget_the_positions(monkeypatch):
-    monkeypatch.setattr(Sinusoidal, "embed", lambda positions, x, start=0: x)
+    monkeypatch.setattr(Sinusoidal, "embed", lambda positions, x, *rest: x)
 
 
 def flip_the_map(monkeypatch):
