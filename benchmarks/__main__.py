@@ -31,6 +31,8 @@ STUDIES = {
     "gradient": (claims.gradient, {"seeds": 1, "lengths": (8, 16)}),
     "x_recipes": (training.x_recipes, {"seeds": 1, "steps": 10, "n_test": 500, "only": QUICK_X}),
     "recipes": (training.recipes, {"seeds": 1, "steps": 10, "n_test": 500, "only": QUICK_RECIPES}),
+    "length_seconds": (length.seconds, {"seeds": 1, "steps": 10, "n_test": 500}),
+    "length_memory": (length.memory, {"lengths": (50, 100)}),
     "length": (length.study, QUICK_LENGTH),
 }
 

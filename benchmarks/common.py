@@ -1,6 +1,7 @@
 """Interleaved rounds, and results stored with all that is needed to judge them."""
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -37,6 +38,14 @@ def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
     return spread([a / b for a, b in zip(ours, theirs, strict=True)])
 
 
+def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's interval (95 %) for a share of which `right` of `n` were seen."""
+    share, spread2 = right / n, z * z / n
+    middle = (share + spread2 / 2) / (1 + spread2)
+    half = z / (1 + spread2) * math.sqrt(share * (1 - share) / n + spread2 / (4 * n))
+    return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
 def machine() -> dict[str, object]:
     """The processor, and the versions that the figures depend on."""
     processor = platform.processor() or platform.machine()
@@ -69,7 +78,9 @@ def store(name: str, rows: list[dict], folder: Path, **settings: object) -> None
     }
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / f".{name}.json"
-    unfinished.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps({**result, "rows": []}, indent=1, ensure_ascii=False)
+    lines = ",\n".join("  " + json.dumps(row, ensure_ascii=False) for row in rows)
+    unfinished.write_text(text.replace('"rows": []', f'"rows": [\n{lines}\n ]') + "\n")
     unfinished.replace(folder / f"{name}.json")
 
 

@@ -3,8 +3,8 @@
 import json
 import multiprocessing
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import ascii_lowercase, digits
 
@@ -16,7 +16,9 @@ from revtrans.decoding import greedy
 from revtrans.model import Transformer, TransformerConfig
 from revtrans.training import exact_match, fit, predict
 
-from .common import RESULTS
+from .common import RESULTS, ratio
+from .speed import peak
+from .training import Recipe, held_out, report_rows, summary, train_until_right
 
 PARTIAL = RESULTS / "length.partial.jsonl"  # what an unfinished study has done; git ignores it
 SPECIAL = ("equal", "periodic", "palindrome")  # 5 % of the strings of one length each
@@ -230,4 +232,54 @@ def study(
             print(f"{where}: {row['seconds']:.0f} s; …", *shares, flush=True)
     places = list(TRACKS), list(ALL)
     rows.sort(key=lambda r: (places[0].index(r["track"]), places[1].index(r["scheme"]), r["seed"]))
+    for row in rows:
+        row["tests"] = {key: [test[key] for test in row["tests"]] for key in row["tests"][0]}
     return rows
+
+
+FAST = Recipe(steps=100, lr=1e-2)  # with an end-aligned window there is little to learn
+
+
+def seconds(seeds: int = 5, steps: int | None = None, n_test: int = 10_000) -> list[dict]:
+    """Training until 99.9 % of strings of 1 to 16 letters are exact; interleaved."""
+    recipes = {"sinusoidal": Recipe(), "end_alibi": Recipe(), "end_window": FAST}
+    test, runs = held_out(n_test), {name: [] for name in recipes}
+    for seed in range(seeds):
+        for name, recipe in recipes.items():
+            recipe = replace(recipe, steps=steps) if steps else recipe
+            model = Transformer(TransformerConfig(positions=name), seed)
+            runs[name].append(train_until_right(model, recipe, seed, test))
+            print(name, seed, runs[name][-1], flush=True)
+    rows = [summary(name, runs[name], {}) for name in recipes]
+    times = [[run["seconds"] for run in row["runs"]] for row in rows]
+    for row, mine in zip(rows, times):
+        row["over sinusoidal"] = ratio(mine, times[0])
+    return report_rows(rows)
+
+
+def memory(lengths: tuple[int, ...] = (500, 1000, 2000, 4000), batch: int = 8) -> list[dict]:
+    """Peak memory of one pass over source and target, over what the process held before (Linux)."""
+    rows = []
+    for scheme in ("sinusoidal", "end_alibi", "end_window", "two_way"):
+        before = None
+        for length in lengths:
+            if length > 2000 and scheme in ("sinusoidal", "end_alibi"):
+                continue
+            mib = peak("benchmarks.length.one_pass", scheme, length, batch)
+            growth = mib / before if before else None
+            rows.append({"scheme": scheme, "length": length, "batch": batch, "MiB": mib})
+            rows[-1]["over the length before"] = growth
+            before = mib
+    return rows
+
+
+def one_pass(scheme: str, length: int, batch: int) -> Callable[[], None]:
+    """A function that runs an untrained model once over a batch of strings of one length."""
+    config = TransformerConfig(max_length=length, positions=scheme)
+    model, data = Transformer(config, 0).eval(), strings(batch, length)
+
+    @torch.no_grad()
+    def run() -> None:
+        model(data.source, data.decoder_input)
+
+    return run

@@ -9,6 +9,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from . import length_tables
 from .common import RESULTS, read
 
 HERE = Path(__file__).parent
@@ -82,7 +83,26 @@ def _rest(folder: Path) -> Iterator[Must]:
         yield Must(what, row["cached over it"], 0.5)
 
 
-MUSTS: list[Callable[[Path], Iterator[Must]]] = [_training, _step, _decoding, _growth, _rest]
+def _length(folder: Path) -> Iterator[Must]:
+    for row in length_tables.figures(read("length", folder)["rows"]):
+        yield Must(*row)
+    rows = {row["name"]: row for row in read("length_seconds", folder)["rows"]}
+    window = rows["end_window"]
+    yield Must(
+        "end_window: share of seeds that reach it", window["reached"] / window["of"], 1, False
+    )
+    yield Must("end_window: seeds measured for its seconds", window["of"], 5, False)
+    figure = window["over sinusoidal"]["median"]
+    yield Must("seconds to 99.9 % exact match, end_window over sinusoidal", figure, 0.4)
+    for row in read("length_memory", folder)["rows"]:
+        if row["scheme"] in ("end_window", "two_way") and row["length"] == 2000:
+            what = f"{row['scheme']}: memory at length 2,000, over twice that at 1,000"
+            yield Must(what, row["over the length before"] / 2, 1.1)
+
+
+MUSTS: list[Callable[[Path], Iterator[Must]]] = [
+    *(_training, _step, _decoding, _growth, _rest, _length)
+]
 
 
 def check(folder: Path = RESULTS) -> int:
@@ -118,15 +138,26 @@ TABLES = {
     "x_recipes": ["name", "reached", "of", "steps", "seconds", "wrong"],
     "recipes": ["name", "reached", "of", "steps", "seconds", "wrong"],
     "limit": None,
+    "length_seconds": ["name", "reached", "of", "steps", "seconds", "over sinusoidal"],
+    "length_memory": None,
+    "length": None,
+    "length perfect": None,
+    "length tracks": None,
+}
+SUMMARIES = {
+    "length": length_tables.house,
+    "length perfect": length_tables.perfect,
+    "length tracks": length_tables.tracks,
 }
 
 
 def table(name: str, folder: Path = RESULTS) -> str:
     """A stored result as a Markdown table; spreads as median (min – max)."""
-    result = read(name, folder)
-    columns = TABLES[name] or list(result["rows"][0])
+    result = read(name.split()[0], folder)
+    rows = SUMMARIES.get(name, list)(result["rows"])
+    columns = TABLES[name] or list(rows[0])
     lines = [columns, ["---"] * len(columns)]
-    lines += [[_cell(row[column]) for column in columns] for row in result["rows"]]
+    lines += [[_cell(row[column]) for column in columns] for row in rows]
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     where = result["machine"]
     torch, threads = where["versions"]["torch"], where["threads"]
@@ -136,10 +167,14 @@ def table(name: str, folder: Path = RESULTS) -> str:
 
 def _cell(value: object) -> str:
     if isinstance(value, dict):
-        return f"{value['median']:.3g} ({value['min']:.3g} – {value['max']:.3g})"
+        low, middle, high = (_cell(value[part]) for part in ("min", "median", "max"))
+        return middle if low == high else f"{middle} ({low} – {high})"
     if isinstance(value, list):
-        return " ".join(map(str, value))
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+        pair = any(isinstance(part, float) for part in value)
+        return " – ".join(map(_cell, value)) if pair else " ".join(map(str, value))
+    if not isinstance(value, float):
+        return "–" if value is None else str(value)
+    return f"{value:.6g}" if 0.99 < value < 1 else f"{value:.3g}"  # 0.9999 is not 1
 
 
 def with_tables(text: str, folder: Path = RESULTS) -> str:
@@ -169,6 +204,7 @@ def figures() -> int:
         "step_time": draw_step_time(read("step_time")["rows"]),
         "gradient": draw_gradient(read("gradient")["rows"]),
         "speed": draw_speed(),
+        "length": length_tables.draw_length(read("length")["rows"]),
     }
     for name, figure in drawn.items():
         figure.savefig(HERE / "figures" / f"{name}.png", dpi=120)

@@ -109,13 +109,14 @@ def growth(rounds: int = 5, lengths: tuple = (16, 32, 64, 128, 256, 512, 1024)) 
 
 
 _PEAK = """
-import re, sys, torch
+import importlib, re, sys, torch
 from pathlib import Path
-from benchmarks.speed import decode_once
+module, name = sys.argv[1].rsplit(".", 1)
+make = getattr(importlib.import_module(module), name)
 torch.set_num_threads(1)
 def status(name):
     return int(re.search(rf"{name}:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
-run = decode_once(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+run = make(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
 Path("/proc/self/clear_refs").write_text("5")
 before = status("VmRSS")
 run()
@@ -143,18 +144,19 @@ def decode_once(kind: str, length: int, batch: int) -> Callable[[], None]:
     return run
 
 
-def _peak(kind: str, length: int, batch: int) -> float:
-    command = [sys.executable, "-W", "ignore", "-c", _PEAK, kind, str(length), str(batch)]
+def peak(maker: str, kind: str, length: int, batch: int) -> float:
+    """MiB that `run = MAKER(kind, length, batch); run()` takes at most, in a process of its own."""
+    command = [sys.executable, "-W", "ignore", "-c", _PEAK, maker, kind, str(length), str(batch)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def memory(length: int = 1024, batch: int = 16) -> list:
     """Peak memory of decoding, each in a process of its own, over what it held before (Linux)."""
     kinds = ("cached", "recomputing", "torch.nn.Transformer, recomputing")
-    peak = {kind: _peak(kind, length, batch) for kind in kinds}
+    peaks = {k: peak("benchmarks.speed.decode_once", k, length, batch) for k in kinds}
     rows = []
-    for kind, mib in peak.items():
-        over = peak["cached"] / mib
+    for kind, mib in peaks.items():
+        over = peaks["cached"] / mib
         sizes = {"length": length, "batch": batch}
         rows.append({"kind": kind, **sizes, "MiB": mib, "cached over it": over})
     return rows

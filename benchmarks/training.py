@@ -133,7 +133,7 @@ def one_step(model: nn.Module, drawn: list[Batch]) -> Callable[[], None]:
     return run
 
 
-def _summary(name: str, runs: list[dict], changes: dict) -> dict:
+def summary(name: str, runs: list[dict], changes: dict) -> dict:
     return {
         "name": name,
         "reached": sum(run["reached"] for run in runs),
@@ -146,7 +146,7 @@ def _summary(name: str, runs: list[dict], changes: dict) -> dict:
     }
 
 
-def _report(rows: list[dict]) -> list[dict]:
+def report_rows(rows: list[dict]) -> list[dict]:
     show([{k: row[k] for k in ("name", "reached", "of", "steps", "seconds")} for row in rows])
     return rows
 
@@ -182,11 +182,11 @@ def peers(seeds: int = 5, steps: int | None = None, n_test: int = 10_000) -> lis
             model = make(TransformerConfig(), seed, **options)
             runs[name].append(train_until_right(model, how, seed, test))
             print(name, seed, runs[name][-1], flush=True)
-    rows = [_summary(name, runs[name], {}) for name in makers]
+    rows = [summary(name, runs[name], {}) for name in makers]
     times = [[run["seconds"] for run in row["runs"]] for row in rows]
     for row, theirs in zip(rows, times):
         row["ours over it"] = ratio(times[0], theirs)
-    return _report(rows)
+    return report_rows(rows)
 
 
 def x_recipes(
@@ -204,7 +204,7 @@ def x_recipes(
             model = XTransformers(TransformerConfig(), seed, **options)
             runs[name].append(train_until_right(model, recipe, seed, test))
             print(name, seed, runs[name][-1], flush=True)
-    return _report([_summary(name, runs[name], X_RECIPES[name][1]) for name in runs])
+    return report_rows([summary(name, runs[name], X_RECIPES[name][1]) for name in runs])
 
 
 BASE = "the default"
@@ -253,7 +253,7 @@ def recipes(
                 _xavier(model, seed)
             runs[name].append(train_until_right(model, recipe, seed, test))
             print(name, seed, runs[name][-1], flush=True)
-    return _report([_summary(name, runs[name], RECIPES[name]) for name in runs])
+    return report_rows([summary(name, runs[name], RECIPES[name]) for name in runs])
 
 
 def _xavier(model: nn.Module, seed: int) -> None:

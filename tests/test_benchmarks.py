@@ -29,6 +29,22 @@ def slower(row: dict, key: str, factor: float) -> None:
     row[key] = {part: value * factor for part, value in row[key].items()}
 
 
+def of(rows: list[dict], track: str, scheme: str) -> dict:
+    return next(row for row in rows if (row["track"], row["scheme"]) == (track, scheme))
+
+
+def one_wrong(rows, track: str, scheme: str, key: str, length: int, by: float = 1) -> None:
+    """In one seed, one string (or a thousandth of the symbols) fewer at one length."""
+    tests = of(rows, track, scheme)["tests"]
+    tests[key][tests["length"].index(length)] -= by / 1000 if key == "tokens" else by
+
+
+def double(rows: list[dict], scheme: str, key: str) -> None:
+    for row in rows:
+        if row["scheme"] == scheme and row[key]:
+            row[key] *= 2
+
+
 @pytest.mark.parametrize(
     "name, change",
     [
@@ -40,6 +56,24 @@ def slower(row: dict, key: str, factor: float) -> None:
         ("memory", lambda rows: rows[1].update({"cached over it": 0.6})),
         ("data", lambda rows: slower(rows[0], "share of a step", 10)),
         ("imports", lambda rows: slower(rows[1], "over torch alone", 1.5)),
+        ("length_seconds", lambda rows: slower(rows[2], "over sinusoidal", 10)),
+        ("length_seconds", lambda rows: rows[2].update(reached=rows[2]["of"] - 1)),
+        ("length_memory", lambda rows: double(rows, "end_window", "over the length before")),
+        ("length", lambda rows: one_wrong(rows, "house", "end_alibi", "exact", 20)),
+        ("length", lambda rows: one_wrong(rows, "house", "end_window", "exact", 1000)),
+        ("length", lambda rows: one_wrong(rows, "house", "end_window", "n", 5)),
+        ("length", lambda rows: one_wrong(rows, "copy or reverse", "two_way", "exact", 100, 11)),
+        ("length", lambda rows: one_wrong(rows, "DeepMind", "end_window", "tokens", 77)),
+        (
+            "length",
+            lambda rows: one_wrong(rows, "Universal Transformer", "end_window", "exact", 400),
+        ),
+        (
+            "length",
+            lambda rows: one_wrong(rows, "Universal Transformer", "end_window", "tokens", 400),
+        ),
+        ("length", lambda rows: rows.remove(of(rows, "house", "end_window"))),
+        ("length", lambda rows: rows.remove(of(rows, "house", "end_alibi"))),
     ],
 )
 def test_check_notices_a_figure_that_misses_its_must(tmp_path, capsys, name, change):
@@ -65,3 +99,16 @@ def test_rounds_are_interleaved_and_the_first_is_dropped():
     assert "".join(calls) == "ababab"
     assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2}
     assert common.ratio([2.0, 6.0, 3.0], [1.0, 2.0, 3.0]) == {"min": 1, "median": 2, "max": 3}
+
+
+def test_wilsons_interval():
+    """The score test's bounds: each is so far from the seen share that z is 1.96 there."""
+    assert common.wilson(0, 10)[0] == 0 and common.wilson(10, 10)[1] == 1
+    for right, n in [(1, 10), (50, 100), (999, 1000)]:
+        for p in common.wilson(right, n):
+            assert abs(right / n - p) / (p * (1 - p) / n) ** 0.5 == pytest.approx(1.96)
+
+
+def test_a_share_that_is_not_all_is_never_shown_as_all():
+    assert report._cell(0.9996) == "0.9996" and report._cell(1.0) == "1"
+    assert report._cell({"min": 0.9996, "median": 1.0, "max": 1.0}) == "1 (0.9996 – 1)"
