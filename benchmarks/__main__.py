@@ -21,7 +21,7 @@ STUDIES = {
     "step": (speed.step, {"rounds": 2, "sizes": (64,), "lengths": (16,)}),
     "decoding": (speed.decoding, {"rounds": 1, "lengths": (16,), "batch": 4}),
     "growth": (speed.growth, {"rounds": 1, "lengths": (16, 32)}),
-    "memory": (speed.memory, {"length": 512, "batch": 8}),
+    "memory": (speed.memory, {"rounds": 1, "length": 512, "batch": 8}),
     "data": (speed.data, {"rounds": 1, "batches": 5}),
     "imports": (speed.imports, {"rounds": 1}),
     "limit": (speed.limit, {"rounds": 2}),
@@ -32,7 +32,7 @@ STUDIES = {
     "x_recipes": (training.x_recipes, {"seeds": 1, "steps": 10, "n_test": 500, "only": QUICK_X}),
     "recipes": (training.recipes, {"seeds": 1, "steps": 10, "n_test": 500, "only": QUICK_RECIPES}),
     "length_seconds": (length.seconds, {"seeds": 1, "steps": 10, "n_test": 500}),
-    "length_memory": (length.memory, {"lengths": (50, 100)}),
+    "length_memory": (length.memory, {"rounds": 1, "lengths": (50, 100)}),
     "length": (length.study, QUICK_LENGTH),
 }
 

@@ -16,7 +16,7 @@ from revtrans.decoding import greedy
 from revtrans.model import Transformer, TransformerConfig
 from revtrans.training import exact_match, fit, predict
 
-from .common import RESULTS, ratio
+from .common import RESULTS, ratio, spread
 from .speed import peak
 from .training import Recipe, held_out, report_rows, summary, train_until_right
 
@@ -132,6 +132,7 @@ RECIPES = {
     "two_way": {"steps": 1000},
 }
 LONG = {"steps": 3000, "weight_decay": 0.1}
+UP_TO_40 = {"sinusoidal": {"steps": 3000}, "end_alibi": {"steps": 1500}}
 
 
 def train(track: str, scheme: str, seed: int, steps: int | None = None) -> tuple[Transformer, Task]:
@@ -143,8 +144,8 @@ def train(track: str, scheme: str, seed: int, steps: int | None = None) -> tuple
     task = CopyOrReverse(high) if both else ReversalTask(of.symbols, low, high)
     config = TransformerConfig(task.vocab.symbols, longest, positions=scheme)
     model, recipe = Transformer(config, seed), RECIPES.get(scheme, LONG)
-    if high > 20 and scheme == "sinusoidal":
-        recipe = {"steps": 3000}
+    if high > 20:
+        recipe = UP_TO_40.get(scheme, recipe)
     fit(
         model,
         task,
@@ -257,19 +258,22 @@ def seconds(seeds: int = 5, steps: int | None = None, n_test: int = 10_000) -> l
     return report_rows(rows)
 
 
-def memory(lengths: tuple[int, ...] = (500, 1000, 2000, 4000), batch: int = 8) -> list[dict]:
+def memory(
+    rounds: int = 3, lengths: tuple[int, ...] = (500, 1000, 2000, 4000), batch: int = 8
+) -> list[dict]:
     """Peak memory of one pass over source and target, over what the process held before (Linux)."""
+    schemes = ("sinusoidal", "end_alibi", "end_window", "two_way")
+    kinds = [(s, n) for s in schemes for n in lengths if n <= 2000 or s in schemes[2:]]
+    peaks = {kind: [] for kind in kinds}
+    for _ in range(rounds):
+        for (scheme, n), found in peaks.items():
+            found.append(peak("benchmarks.length.one_pass", scheme, n, batch))
     rows = []
-    for scheme in ("sinusoidal", "end_alibi", "end_window", "two_way"):
-        before = None
-        for length in lengths:
-            if length > 2000 and scheme in ("sinusoidal", "end_alibi"):
-                continue
-            mib = peak("benchmarks.length.one_pass", scheme, length, batch)
-            growth = mib / before if before else None
-            rows.append({"scheme": scheme, "length": length, "batch": batch, "MiB": mib})
-            rows[-1]["over the length before"] = growth
-            before = mib
+    for (scheme, n), found in peaks.items():
+        shorter = peaks.get((scheme, n // 2))
+        growth = ratio(found, shorter) if shorter else None
+        row = {"scheme": scheme, "length": n, "batch": batch, "MiB": spread(found)}
+        rows.append({**row, "over half the length": growth})
     return rows
 
 

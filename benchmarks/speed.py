@@ -1,5 +1,6 @@
 """A training step, decoding, growth with length, memory, and where the time goes."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -145,20 +146,29 @@ def decode_once(kind: str, length: int, batch: int) -> Callable[[], None]:
 
 
 def peak(maker: str, kind: str, length: int, batch: int) -> float:
-    """MiB that `run = MAKER(kind, length, batch); run()` takes at most, in a process of its own."""
+    """MiB that `run = MAKER(kind, length, batch); run()` takes at most, in a process of its own.
+
+    What is freed goes back to the system at once (glibc's allocator keeps it otherwise, more or
+    less of it from run to run).
+    """
+    env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     command = [sys.executable, "-W", "ignore", "-c", _PEAK, maker, kind, str(length), str(batch)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
+    return float(done.stdout)
 
 
-def memory(length: int = 1024, batch: int = 16) -> list:
+def memory(rounds: int = 5, length: int = 1024, batch: int = 16) -> list:
     """Peak memory of decoding, each in a process of its own, over what it held before (Linux)."""
     kinds = ("cached", "recomputing", "torch.nn.Transformer, recomputing")
-    peaks = {k: peak("benchmarks.speed.decode_once", k, length, batch) for k in kinds}
+    peaks = {kind: [] for kind in kinds}
+    for _ in range(rounds):
+        for kind, found in peaks.items():
+            found.append(peak("benchmarks.speed.decode_once", kind, length, batch))
     rows = []
-    for kind, mib in peaks.items():
-        over = peaks["cached"] / mib
+    for kind, found in peaks.items():
+        over = ratio(peaks["cached"], found)
         sizes = {"length": length, "batch": batch}
-        rows.append({"kind": kind, **sizes, "MiB": mib, "cached over it": over})
+        rows.append({"kind": kind, **sizes, "MiB": spread(found), "cached over it": over})
     return rows
 
 

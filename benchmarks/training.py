@@ -151,10 +151,9 @@ def report_rows(rows: list[dict]) -> list[dict]:
     return rows
 
 
-X_BEST = "scaled sinusoids, RMS norm, 800 steps"
 _SCALED, _NORM = {"scaled_sinu_pos_emb": True}, {"use_rmsnorm": True}
 X_RECIPES = {
-    X_BEST: (_SCALED | _NORM, {"steps": 800}),
+    "scaled sinusoids, RMS norm, 800 steps": (_SCALED | _NORM, {"steps": 800}),
     "the same, 600 steps": (_SCALED | _NORM, {}),
     "the same, 1,200 steps": (_SCALED | _NORM, {"steps": 1200}),
     "the same, learning rate 2e-3": (_SCALED | _NORM, {"steps": 800, "lr": 2e-3}),
@@ -163,6 +162,7 @@ X_RECIPES = {
     "its defaults: learned positions, layer norm": ({}, {"steps": 800}),
     "rotary, RMS norm": (_NORM | {"rotary_pos_emb": True}, {"steps": 800}),
 }
+X_BEST = "the same, learning rate 2e-3"  # all seeds reach it, and none of the others is faster
 
 
 def peers(seeds: int = 5, steps: int | None = None, n_test: int = 10_000) -> list[dict]:
