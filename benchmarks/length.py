@@ -104,7 +104,7 @@ class Track:
 
 HOUSE = (1, 2, 5, 10, 15, 20, 21, 25, 30, 40, 60, 100, 200, 500, 1000, 2000)
 ALL = (
-    *("none", "sinusoidal", "learned", "rotary", "alibi", "buckets", "randomised"),
+    *("none", "sinusoidal", "learned", "rotary", "alibi", "buckets", "randomised", "local"),
     *("end_alibi", "end_window", "two_way"),
 )
 TRACKS = {
@@ -123,7 +123,7 @@ TRACKS = {
         schemes=("sinusoidal", "end_window"),
     ),
 }
-# Steps and weight decay with which each does best on the lengths that it is trained on.
+# Found by hand on the trained lengths; those that do not get near 1 there have LONG.
 RECIPES = {
     "sinusoidal": {"steps": 1000},
     "learned": {"steps": 1000},
@@ -244,7 +244,7 @@ FAST = Recipe(steps=100, lr=1e-2)  # with an end-aligned window there is little 
 def seconds(seeds: int = 5, steps: int | None = None, n_test: int = 10_000) -> list[dict]:
     """Training until 99.9 % of strings of 1 to 16 letters are exact; interleaved."""
     recipes = {"sinusoidal": Recipe(), "end_alibi": Recipe(), "end_window": FAST}
-    test, runs = held_out(n_test), {name: [] for name in recipes}
+    test, runs = held_out(n_test, seed=2000), {name: [] for name in recipes}
     for seed in range(seeds):
         for name, recipe in recipes.items():
             recipe = replace(recipe, steps=steps) if steps else recipe

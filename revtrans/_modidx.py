@@ -151,7 +151,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'revtrans.positions.Positions.embed': ('positions.html#positions.embed', 'revtrans/positions.py'),
                                     'revtrans.positions.Positions.place': ('positions.html#positions.place', 'revtrans/positions.py'),
                                     'revtrans.positions.Randomised': ('positions.html#randomised', 'revtrans/positions.py'),
-                                    'revtrans.positions.Randomised._scores': ('positions.html#randomised._scores', 'revtrans/positions.py'),
+                                    'revtrans.positions.Randomised._fixed': ('positions.html#randomised._fixed', 'revtrans/positions.py'),
                                     'revtrans.positions.Randomised.embed': ('positions.html#randomised.embed', 'revtrans/positions.py'),
                                     'revtrans.positions.Rotary': ('positions.html#rotary', 'revtrans/positions.py'),
                                     'revtrans.positions.Rotary.__init__': ('positions.html#rotary.__init__', 'revtrans/positions.py'),

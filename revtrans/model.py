@@ -214,11 +214,18 @@ class Transformer(nn.Module):
         return self.decode(decoder_input, memory, padding_mask(source), target_mask=going_on)[0]
 
     def embed(
-        self, ids: Int[Tensor, "batch length"], start: int = 0, source_mask: Tensor | None = None
+        self,
+        ids: Int[Tensor, "batch length"],
+        start: int = 0,
+        source_mask: Bool[Tensor, "batch 1 source"] | None = None,
+        kind: str = "encoder",
     ) -> Float[Tensor, "batch length d_model"]:
-        """Vectors of the symbols and their places; the first stands at position `start`."""
+        """Vectors of the symbols and their places; the first stands at position `start`.
+
+        The `kind` of a source is 'encoder', that of a target 'decoder'.
+        """
         x = self.embedding(ids) * self.config.d_model**0.5
-        return self.dropout(self.positions.embed(x, start, source_mask))
+        return self.dropout(self.positions.embed(x, start, source_mask, kind))
 
     def encode(
         self, source: Int[Tensor, "batch source"]
@@ -247,7 +254,7 @@ class Transformer(nn.Module):
         n = decoder_input.shape[1]
         mask = None if self.positions.local else causal_mask(n, start + n, decoder_input.device)
         attends = [partial(self.positions.attend, kind, start) for kind in ("decoder", "cross")]
-        x, packings = self.embed(decoder_input, start, source_mask), None
+        x, packings = self.embed(decoder_input, start, source_mask, "decoder"), None
         if target_mask is not None:
             packings = Packing(target_mask.squeeze(1)), Packing(source_mask.squeeze(1))
             x, memory = (packing.pack(part) for packing, part in zip(packings, (x, memory)))

@@ -51,8 +51,12 @@ class Positions(nn.Module):
         x: Float[Tensor, "batch length d_model"],
         start: int = 0,
         source_mask: Bool[Tensor, "batch 1 source"] | None = None,
+        kind: str = "encoder",
     ) -> Float[Tensor, "batch length d_model"]:
-        """The embedded tokens with their places told; `start` is the first one's position."""
+        """Embedded tokens with their places told, `start` the first one's, of source or target.
+
+        The `kind` of a source is 'encoder', that of a target 'decoder'.
+        """
         return x
 
     def place(
@@ -85,7 +89,7 @@ class Positions(nn.Module):
 class Table(Positions):
     """Adds a vector to each embedding, a row of `table`; beyond its end is a ValueError."""
 
-    def embed(self, x: Tensor, start: int = 0, source_mask: Tensor | None = None) -> Tensor:
+    def embed(self, x, start=0, source_mask=None, kind="encoder"):
         return x + self.table[start : self._end(x, start)]
 
     def _end(self, x: Tensor, start: int) -> int:
@@ -123,7 +127,8 @@ def _places(start: int, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
 class Rotary(Positions):
     """Turns pairs of dimensions of queries and keys by angles that grow with the position.
 
-    Raises ValueError if d_model / n_heads is odd. Source: Su et al. 2021, section 3.2.
+    Raises ValueError if d_model / n_heads is odd. Source: Su et al. 2021, section 3.2; here in
+    cross-attention too.
     """
 
     def __init__(self, max_length: int, d_model: int, n_heads: int):
@@ -163,7 +168,7 @@ class Buckets(Positions):
     Source: Raffel et al. 2019, section 2.1; here in cross-attention too.
     """
 
-    n, longest = 16, 128  # bins for each direction; the last begins just below `longest`
+    n, longest = 16, 128  # bins for each direction, and a distance that is in the last one
 
     def __init__(self, max_length: int, d_model: int, n_heads: int):
         super().__init__(max_length, d_model, n_heads)
@@ -187,24 +192,30 @@ class Buckets(Positions):
 class Randomised(Sinusoidal):
     """Waves at positions drawn at random, in order, from the whole table.
 
-    New ones for each text in training, fixed by the source's length in eval mode.
-    Source: Ruoss et al. 2023, section 3.
+    New ones for each source in training, which its target shares; in eval mode the source's
+    length fixes them. Source: Ruoss et al. 2023, section 3.
     """
 
-    def embed(self, x: Tensor, start: int = 0, source_mask: Tensor | None = None) -> Tensor:
+    drawn: Tensor | None = None  # the scores of the source that was embedded last, in training
+
+    def embed(self, x, start=0, source_mask=None, kind="encoder"):
         end = self._end(x, start)
         if source_mask is None:
             raise ValueError("randomised positions need the source's mask")
         n_real = source_mask.sum((1, 2)).cpu()
         wanted = (n_real + 1).clamp(max=self.max_length)  # one more than the source, for eos
         most = max(int(wanted.max()), end)
-        chosen = self._scores(n_real).topk(most).indices
+        if not self.training:
+            scores = self._fixed(n_real)
+        elif kind == "encoder":
+            scores = self.drawn = torch.rand(len(x), self.max_length)
+        else:
+            scores = self.drawn
+        chosen = scores.topk(most).indices
         chosen = chosen.masked_fill(torch.arange(most) >= wanted[:, None], self.max_length - 1)
         return x + self.table[chosen.sort().values[:, start:end]]
 
-    def _scores(self, n_real: Tensor) -> Tensor:
-        if self.training:
-            return torch.rand(len(n_real), self.max_length)
+    def _fixed(self, n_real: Tensor) -> Tensor:
         seeds = [torch.Generator().manual_seed(n) for n in n_real.tolist()]
         return torch.stack([torch.rand(self.max_length, generator=seed) for seed in seeds])
 
@@ -279,7 +290,8 @@ def _gather(x: Heads, index: Tensor, real: Tensor) -> Float[Tensor, "batch query
 class EndALiBi(Local):
     """Local self-attention; cross-attention's logits fall with the distance counted from the end.
 
-    Source: ALiBi (Press et al. 2021), with the source's positions counted from its end.
+    Source: ALiBi (Press et al. 2021), with the source's positions counted from its end, and with
+    slopes that are learned.
     """
 
     def __init__(self, max_length: int, d_model: int, n_heads: int):
@@ -288,7 +300,8 @@ class EndALiBi(Local):
 
     def place(self, kind, start, query, key, mask):
         queries_at, keys_at = _places(start, query, key)
-        from_end = mask.sum(-1, keepdim=True) - 1 - keys_at
+        n_real = key.shape[2] if mask is None else mask.sum(-1, keepdim=True)
+        from_end = n_real - 1 - keys_at
         return query, key, -self.log_slopes.exp() * (queries_at - from_end).abs()
 
 
@@ -316,6 +329,7 @@ SCHEMES |= {
     "alibi": ALiBi,
     "buckets": Buckets,
     "randomised": Randomised,
+    "local": Local,
     "end_alibi": EndALiBi,
     "end_window": EndWindow,
     "two_way": TwoWay,

@@ -210,6 +210,17 @@ def test_randomised_positions_come_from_the_whole_table_in_order(name):
     assert (len(rows.unique(dim=0)) > 100) == (name == "randomised")
 
 
+def test_randomised_positions_are_shared_by_source_and_target():
+    positions, mask = SCHEMES["randomised"](40, 8, 2), torch.ones(9, 1, 5, dtype=torch.bool)
+    for mode in (True, False):
+        positions.train(mode)
+        source = positions.embed(torch.zeros(9, 5, 8), 0, mask)
+        target = positions.embed(torch.zeros(9, 6, 8), 0, mask, "decoder")
+        assert torch.equal(target[:, :5], source)
+        again = positions.embed(torch.zeros(9, 5, 8), 0, mask)
+        assert torch.equal(again, source) != mode
+
+
 def test_randomised_positions_need_the_sources_length():
     with pytest.raises(ValueError, match="need the source's mask"):
         SCHEMES["randomised"](9, 8, 2).embed(torch.zeros(1, 3, 8))
@@ -262,3 +273,5 @@ def test_end_aligned_alibi_counts_from_the_sources_end():
         for t in range(3):
             for j in range(5):
                 assert bias[b, 0, t, j] == -abs(1 + t - (n - 1 - j))
+    whole = positions.place("cross", 1, query, key, None)[2]
+    assert torch.equal(whole[0], bias[0, 0])

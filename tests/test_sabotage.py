@@ -75,7 +75,7 @@ def count_padding_in_the_loss(monkeypatch):
 
 
 def embed_each_step_as_if_it_were_the_first(monkeypatch):
-    def broken(original, model, ids, start=0, source_mask=None):
+    def broken(original, model, ids, start=0, source_mask=None, kind="encoder"):
         return original(model, ids)
 
     wrap(monkeypatch, model_module.Transformer, "embed", broken)
