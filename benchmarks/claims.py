@@ -106,5 +106,9 @@ def first_over_last(model: nn.Module, batch: Batch) -> float:
     logits = model(batch.source, batch.decoder_input)
     hook.remove()
     chosen = logits[:, -2].gather(1, batch.labels[:, [-2]]).sum()
-    norms = torch.autograd.grad(chosen, embedded[0])[0].norm(dim=-1)
-    return (norms[:, 0] / norms[:, -1]).mean().item()
+    gradient = torch.autograd.grad(chosen, embedded[0])[0]
+    norms = []
+    for at_symbol in (gradient[:, 0], gradient[:, -1]):  # squares of tiny numbers would be zero
+        largest = at_symbol.abs().amax(-1, keepdim=True)
+        norms.append((at_symbol / largest).norm(dim=-1) * largest.squeeze(-1))
+    return (norms[0] / norms[1]).mean().item()

@@ -1,7 +1,8 @@
 """What a reader would use instead, behind the interface that `revtrans` asks of a model.
 
-All take a `TransformerConfig`, and have the same sizes, positions, initial embeddings and tied
-embeddings as ours; only the blocks and the way of computing differ.
+All take a `TransformerConfig`, and have the same sizes as ours. `TorchTransformer` and `Tutorial`
+also have the same positions, initial embeddings and tied embeddings, so that only the blocks and
+the way of computing differ; `XTransformers` has its own.
 """
 
 import math

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 
 import torch
@@ -14,7 +15,13 @@ from revtrans.model import Transformer, TransformerConfig
 
 from .common import interleaved, ratio, spread
 from .peers import Recompute, TorchTransformer, Tutorial, XTransformers
-from .training import one_step
+from .training import X_OPTIONS, one_step
+
+
+def models(config: TransformerConfig) -> list[torch.nn.Module]:
+    """Ours and the peers, untrained."""
+    plain = [make(config, 0) for make in (Transformer, TorchTransformer, Tutorial)]
+    return [*plain, XTransformers(config, 0, **X_OPTIONS)]
 
 
 def step(rounds: int = 8, sizes: tuple = (64, 128, 256), lengths: tuple = (16, 32, 64)) -> list:
@@ -23,13 +30,11 @@ def step(rounds: int = 8, sizes: tuple = (64, 128, 256), lengths: tuple = (16, 3
     for d_model in sizes:
         for length in lengths:
             config = TransformerConfig(max_length=length, d_model=d_model, d_ff=4 * d_model)
-            makers = (Transformer, TorchTransformer, Tutorial, XTransformers)
-            models = [make(config, 0) for make in makers]
             for strings, shortest in (("1 to length", 1), ("all of length", length)):
                 task = ReversalTask(min_length=shortest, max_length=length)
                 generator = torch.Generator().manual_seed(0)
                 drawn = [task.sample(32, generator) for _ in range(2)]
-                steps = {type(m).__name__: one_step(m, drawn) for m in models}
+                steps = {type(m).__name__: one_step(m, drawn) for m in models(config)}
                 times = interleaved(steps, rounds)
                 ours = times.pop("Transformer")
                 rows.append(
@@ -69,8 +74,7 @@ def decoding(rounds: int = 5, lengths: tuple = (64, 128), batch: int = 64) -> li
 @torch.no_grad()
 def _decoding(rounds: int, length: int, batch: int) -> dict:
     config, source = TransformerConfig(max_length=length), _strings(batch, length)
-    makers = (Transformer, TorchTransformer, Tutorial, XTransformers)
-    ours, theirs, early, x = (make(config, 0).eval() for make in makers)
+    ours, theirs, early, x = (model.eval() for model in models(config))
     assert greedy(ours, source, length).shape[1] == length, "must not stop early"
     times = interleaved(
         {
@@ -220,7 +224,9 @@ def limit(rounds: int = 20) -> list:
         runs = {n: lambda a=a, b=b: a @ b for n, (a, b) in products.items()}
         times = interleaved({**runs, "step": run}, rounds)
         with profile(activities=[ProfilerActivity.CPU], with_flops=True) as profiler:
+            begin = time.perf_counter()
             run()
+            wall = time.perf_counter() - begin
         events = profiler.key_averages()
         flops, total = sum(e.flops for e in events), sum(e.self_cpu_time_total for e in events)
         speeds = [max(2 * n**3 / s for n, s in zip(runs, r)) for r in zip(*map(times.get, runs))]
@@ -230,6 +236,7 @@ def limit(rounds: int = 20) -> list:
             shares[_part(event.key)] += event.self_cpu_time_total / total
         row = {"d_model": d_model, "length": length}
         row["peak GFLOP/s"] = spread([s / 1e9 for s in speeds])
+        row["in operators"] = total / 1e6 / wall
         row["step GFLOP/s"] = spread([s / 1e9 for s in reached])
         rows.append({**row, "share of peak": ratio(reached, speeds), **shares})
         print(rows[-1], flush=True)
@@ -242,7 +249,7 @@ _PARTS = {
     "aten::_softmax aten::_softmax_backward_data": "softmax",
     "aten::native_layer_norm aten::native_layer_norm_backward": "norms",
     "aten::_fused_adamw_ aten::linalg_vector_norm aten::_foreach_norm aten::mul_": "optimiser",
-    "": "all else, Python included",
+    "": "other operators",
 }
 
 
