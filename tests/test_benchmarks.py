@@ -58,7 +58,7 @@ def double(rows: list[dict], scheme: str, length: int) -> None:
         ("step", lambda rows: slower(rows[0], "TorchTransformer", 2)),
         ("decoding", lambda rows: slower(rows[0], "x-transformers, times slower", 0.1)),
         ("growth", lambda rows: slower(rows[-1], "over the shortest", 100)),
-        ("memory", lambda rows: slower(rows[1], "cached over it", 10)),
+        ("memory", lambda rows: slower(rows[1], "cached over it", 20)),
         ("data", lambda rows: slower(rows[0], "share of a step", 10)),
         ("imports", lambda rows: slower(rows[1], "over torch alone", 1.5)),
         ("accuracy", lambda rows: rows[-1].update(exact=0.99)),
