@@ -132,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def training_options(added, out):
         added.add_argument("--out", type=Path, metavar="DIR", **out)
-        added.add_argument("--steps", type=int, default=600, help="training steps (%(default)s)")
+        added.add_argument("--steps", type=int, default=500, help="training steps (%(default)s)")
         added.add_argument("--seed", type=int, default=0, help="random seed (%(default)s)")
 
     demo = command("demo", _demo, "train a small model, reverse some words and draw two pictures")

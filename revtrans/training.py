@@ -94,14 +94,15 @@ def token_accuracy(
 
 # %% ../nbs/05_training.ipynb #export-learning-rate
 def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
-    """The rate for `step` = 0, 1, … `steps` − 1: a linear rise, then a linear fall almost to 0.
+    """The rate for `step` = 0, 1, … `steps` − 1: a linear rise, then half a cosine almost to 0.
 
     `warmup` is the share of the steps in which it rises to `peak`.
+    Source: the cosine, Loshchilov and Hutter 2016, equation 5, without restarts.
     """
-    rising = warmup * steps
-    if step + 1 < rising:
-        return peak * (step + 1) / rising
-    return peak * (steps - step) / (steps - max(rising - 1, 0))
+    top = max(warmup * steps - 1, 0)
+    if step < top:
+        return peak * (step + 1) / (top + 1)
+    return peak * (1 + math.cos(math.pi * (step - top) / (steps - top))) / 2
 
 # %% ../nbs/05_training.ipynb #export-history
 @dataclass
@@ -135,7 +136,7 @@ def choose_device(device: torch.device | str | None = None) -> torch.device:
 def fit(
     model: nn.Module,
     task: Task,
-    steps: int = 600,
+    steps: int = 500,
     batch_size: int = 32,
     lr: float = 4e-3,
     warmup: float = 0.15,
@@ -148,10 +149,12 @@ def fit(
     device: torch.device | str | None = None,
     progress: bool = True,
     callback: Callable[[int, nn.Module], None] | None = None,
+    schedule: Callable[[int, int, float, float], float] = learning_rate,
 ) -> History:
     """Train `model` in place on batches of the training split; return the history.
 
-    `lr` is the peak rate, `clip` the largest gradient norm. Every `eval_every` steps the model
+    `lr` is the peak rate, `clip` the largest gradient norm, `schedule` the rate at each step.
+    Every `eval_every` steps the model
     is measured on `eval_size` held-out strings, and `callback(step, model)` is called.
     Ctrl-C ends the training and returns the history so far. The model is left in eval mode.
     Raises ValueError for a value out of range, or a task that does not fit the model.
@@ -181,7 +184,7 @@ def fit(
                     if callback:
                         callback(step, model)
                 if step < steps:
-                    rate = learning_rate(step, steps, lr, warmup)
+                    rate = schedule(step, steps, lr, warmup)
                     batch = task.sample(batch_size, generator).to(device)
                     history.loss.append(_step(model, optimizer, batch, rate, clip, label_smoothing))
                     history.rate.append(rate)

@@ -111,6 +111,18 @@ def test_the_peak_rate_is_reached_when_it_falls_on_a_step():
     assert learning_rate(14, 100, 0.5, 0.15) == pytest.approx(0.5)
 
 
+def test_the_rate_falls_along_half_a_cosine():
+    shares = [learning_rate(step, 109, 1.0, 10 / 109) for step in (9, 34, 59, 84)]
+    assert shares == pytest.approx([1, (1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2])
+
+
+def test_fit_follows_another_schedule():
+    def steady(step, steps, peak, warmup):
+        return peak if warmup == 0.15 else math.nan
+
+    assert fit(checks.tiny(), TASK, steps=6, lr=0.01, **QUICK, schedule=steady).rate == [0.01] * 6
+
+
 def test_fit_reduces_the_loss_and_tells_what_happened():
     model, seen = checks.tiny(), []
     history = fit(
