@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from . import claims, length, report, speed, training
+from . import claims, inputs, length, report, speed, survival, training
 from .common import RESULTS, store
 
 QUICK_RECIPES = (training.BASE, "batches by length", "Muon, 300 steps", "Xavier initialisation")
@@ -34,6 +34,9 @@ STUDIES = {
     "length_seconds": (length.seconds, {"seeds": 1, "steps": 10, "n_test": 500}),
     "length_memory": (length.memory, {"rounds": 1, "lengths": (50, 100)}),
     "length": (length.study, QUICK_LENGTH),
+    "kills": (survival.kills, {"rounds": 2, "steps": 100}),
+    "files": (survival.files, {"n": 100}),
+    "inputs": (inputs.inputs, {"n": 5}),
 }
 
 

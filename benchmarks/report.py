@@ -118,8 +118,30 @@ def _length(folder: Path) -> Iterator[Must]:
             yield Must(what, row["over half the length"]["median"] / 2, 1.1)
 
 
+def _survival(folder: Path) -> Iterator[Must]:
+    rows = read("kills", folder)["rows"]
+    yield Must("trainings killed at random moments", len(rows), 50, False)
+    inside = sum(row["inside a write"] for row in rows)
+    yield Must("of these, killed inside a write", inside, 10, False)
+    yield Must("of these, not killed but ended", sum(row["ended before"] for row in rows), 0)
+    equal = sum(row["equal"] for row in rows) / len(rows)
+    yield Must("share that goes on to the same bits", equal, 1, False)
+    yield Must("checkpoints unreadable after a kill", sum(not row["readable"] for row in rows), 0)
+    yield Must("files left behind", sum(row["left behind"] for row in rows), 0)
+    spoiled = read("files", folder)["rows"][-1]
+    yield Must("spoiled files read", spoiled["files"], 2000, False)
+    yield Must("spoiled files believed, or another error", spoiled["other"], 0)
+    yield Must("code run by a spoiled file", spoiled["code run"], 0)
+    yield Must("slowest spoiled file, seconds", spoiled["slowest s"], 5)
+    yield Must("memory that spoiled files cost, MiB", spoiled["MiB more at peak"], 200)
+    tried = read("inputs", folder)["rows"][-1]
+    yield Must("inputs to functions and command line", tried["inputs"], 10_000, False)
+    confirmed = (tried["refused"] + tried["answered"]) / tried["inputs"]
+    yield Must("share refused by name or answered rightly", confirmed, 1, False)
+
+
 MUSTS: list[Callable[[Path], Iterator[Must]]] = [
-    *(_training, _step, _decoding, _claims, _growth, _rest, _length)
+    *(_training, _step, _decoding, _claims, _growth, _rest, _length, _survival)
 ]
 
 
@@ -163,11 +185,26 @@ TABLES = {
     "length": None,
     "length perfect": None,
     "length tracks": None,
+    "kills": None,
+    "files": None,
+    "inputs": None,
 }
+
+
+def _kills(rows: list[dict]) -> list[dict]:
+    summed = {
+        name: sum(row[name] for row in rows) for name in rows[0] if name not in ("kill", "at step")
+    }
+    steps = [row["at step"] for row in rows if row["readable"]]
+    return [{"kills": len(rows), "first at step": min(steps), "last at step": max(steps), **summed}]
+
+
 SUMMARIES = {
     "length": length_tables.house,
     "length perfect": length_tables.perfect,
     "length tracks": length_tables.tracks,
+    "kills": _kills,
+    "files": lambda rows: rows[-1:],
 }
 
 

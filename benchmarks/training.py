@@ -169,7 +169,7 @@ X_RECIPES = {
     "its defaults: learned positions, layer norm": ({}, {"steps": 800}),
     "rotary, RMS norm": (_NORM | {"rotary_pos_emb": True}, {"steps": 800}),
 }
-X_BEST = "the same, learning rate 2e-3"  # of the rows where all seeds get there, the soonest
+X_BEST = "layer norm"  # of the rows where all seeds get there, the soonest
 X_OPTIONS = X_RECIPES[X_BEST][0]
 
 

@@ -6,7 +6,7 @@
 __all__ = ['scaled_dot_product_attention', 'padding_mask', 'causal_mask', 'split_heads', 'merge_heads', 'Packing',
            'MultiHeadAttention']
 
-# %% ../nbs/02_attention.ipynb #ce85a9a6
+# %% ../nbs/02_attention.ipynb #c5b2f1f3
 from collections.abc import Callable
 
 import torch
@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from .data import Vocab
+from .errors import InputTypeError, InputValueError, check_share, check_tensor, check_whole
 
 # %% ../nbs/02_attention.ipynb #export-scaled-dot-product-attention
 def scaled_dot_product_attention(
@@ -27,33 +28,56 @@ def scaled_dot_product_attention(
     """The mean of the values, weighted by softmax(query · key / √d_head + bias).
 
     `mask` is boolean, True = may attend; it and `bias` broadcast to "*batch query key". A row
-    that may attend to nothing gives zeros. Returns the mean and the weights (before dropout).
-    Raises TypeError for a mask that is not boolean, ValueError for one that does not broadcast.
+    that may attend to nothing gives zeros; an infinite bias counts as the largest finite one.
+    Returns the mean and the weights (before dropout).
+    Raises InputTypeError for a mask that is not boolean, InputValueError for what does not fit.
     Source: Vaswani et al. 2017, equation 1.
     """
+    _check_vectors(query, key, value, dropout)
     logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+    lowest = torch.finfo(logits.dtype).min
     if bias is not None:
-        logits = logits + bias
+        _check_broadcast("bias", bias, logits)
+        logits = (logits + bias).clamp(lowest, -lowest)
     if mask is not None:
         _check_mask(mask, logits)
-        lowest = torch.finfo(logits.dtype).min
         logits = logits + torch.zeros_like(mask, dtype=logits.dtype).masked_fill(~mask, lowest)
     weights = logits.softmax(-1)
     if mask is not None and not (sees_any := mask.any(-1, keepdim=True)).all():
-        weights = weights * sees_any
+        weights = weights.masked_fill(~sees_any, 0.0)
     return nn.functional.dropout(weights, dropout, training=dropout > 0) @ value, weights
 
 
+def _check_vectors(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> None:
+    for name, x in (("query", query), ("key", key), ("value", value)):
+        if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() < 2:
+            raise InputTypeError(f"{name} must be a floating-point tensor with at least 2 axes")
+    of_query, of_key, of_value = query.shape, key.shape, value.shape
+    fits = of_query[-1] == of_key[-1] > 0 and of_key[:-1] == of_value[:-1]
+    if not fits or of_query[:-2] != of_key[:-2] or not query.dtype == key.dtype == value.dtype:
+        given = ", ".join(f"{tuple(x.shape)} {x.dtype}" for x in (query, key, value))
+        raise InputValueError(f"query, key and value do not fit each other: {given}")
+    check_share("dropout", dropout)
+
+
 def _check_mask(mask: Tensor, logits: Tensor) -> None:
-    if mask.dtype != torch.bool:
-        raise TypeError(f"mask must be boolean (True = may attend), not {mask.dtype}")
-    pairs = zip(reversed(mask.shape), reversed(logits.shape))
-    if mask.dim() > logits.dim() or any(m not in (1, n) for m, n in pairs):
-        raise ValueError(f"mask {tuple(mask.shape)} does not fit logits {tuple(logits.shape)}")
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        given = getattr(mask, "dtype", type(mask).__name__)
+        raise InputTypeError(f"mask must be boolean (True = may attend), not {given}")
+    _check_broadcast("mask", mask, logits)
+
+
+def _check_broadcast(name: str, x: Tensor, logits: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        raise InputTypeError(f"{name} must be a tensor, not {type(x).__name__}")
+    pairs = zip(reversed(x.shape), reversed(logits.shape))
+    if x.dim() > logits.dim() or any(m not in (1, n) for m, n in pairs):
+        raise InputValueError(f"{name} {tuple(x.shape)} does not fit logits {tuple(logits.shape)}")
 
 # %% ../nbs/02_attention.ipynb #export-padding-mask
 def padding_mask(ids: Int[Tensor, "batch key"]) -> Bool[Tensor, "batch 1 key"]:
     """True where a key is a real symbol; the same for every query."""
+    check_tensor("ids", ids, "int64", 2)
     return (ids != Vocab.pad).unsqueeze(1)
 
 
@@ -63,11 +87,13 @@ def causal_mask(
     """True where a query may attend: at its own position and before, never after.
 
     With more keys than queries, the queries are the last positions: the last query sees all.
-    Raises ValueError if there are fewer keys than queries.
+    Raises InputValueError if there are fewer keys than queries.
     """
     n_key = n_query if n_key is None else n_key
-    if not 1 <= n_query <= n_key:
-        raise ValueError(f"1 ≤ queries ≤ keys must hold, not {n_query} queries, {n_key} keys")
+    check_whole("n_query", n_query)
+    check_whole("n_key", n_key)
+    if n_query > n_key:
+        raise InputValueError(f"1 ≤ queries ≤ keys must hold, not {n_query} queries, {n_key} keys")
     ones = torch.ones(n_query, n_key, dtype=torch.bool, device=device)
     return ones.tril(n_key - n_query)
 
@@ -75,7 +101,12 @@ def causal_mask(
 def split_heads(
     x: Float[Tensor, "batch length d_model"], n_heads: int
 ) -> Float[Tensor, "batch {n_heads} length d_head"]:
-    """Cut the last axis into heads and bring them before the positions."""
+    """Cut the last axis into heads and bring them before the positions.
+
+    Raises InputValueError if the axis cannot be cut into so many.
+    """
+    check_tensor("x", x, "floating-point", 3)
+    _check_heads(x.shape[-1], n_heads)
     return x.unflatten(-1, (n_heads, -1)).transpose(1, 2)
 
 
@@ -83,13 +114,22 @@ def merge_heads(
     x: Float[Tensor, "batch heads length d_head"],
 ) -> Float[Tensor, "batch length d_model"]:
     """Put the heads side by side again."""
+    check_tensor("x", x, "floating-point", 4)
     return x.transpose(1, 2).flatten(-2)
+
+
+def _check_heads(d_model: int, n_heads: int) -> None:
+    check_whole("n_heads", n_heads)
+    check_whole("d_model", d_model)
+    if d_model % n_heads:
+        raise InputValueError(f"d_model {d_model} must be divisible by n_heads {n_heads}")
 
 # %% ../nbs/02_attention.ipynb #export-packing
 class Packing:
     """Where a padded batch has its real symbols: from the grid to a list of them, and back."""
 
     def __init__(self, real: Bool[Tensor, "batch length"]):
+        check_tensor("real", real, "boolean", 2)
         self.shape = real.shape
         self.index = real.flatten().nonzero()[:, 0]
         self.full = len(self.index) == real.numel()
@@ -110,14 +150,14 @@ class Packing:
 class MultiHeadAttention(nn.Module):
     """Attention in `n_heads` subspaces of d_model / n_heads dimensions each.
 
-    Raises ValueError if `d_model` is not divisible by `n_heads`.
+    Raises InputValueError if `d_model` is not divisible by `n_heads`.
     Source: Vaswani et al. 2017, section 3.2.2.
     """
 
     def __init__(self, d_model: int, n_heads: int, dropout: float = 0.0):
         super().__init__()
-        if n_heads < 1 or d_model % n_heads:
-            raise ValueError(f"d_model {d_model} must be divisible by n_heads {n_heads}")
+        _check_heads(d_model, n_heads)
+        check_share("dropout", dropout)
         self.n_heads, self.dropout = n_heads, dropout
         self.query, self.key, self.value, self.output = (
             nn.Linear(d_model, d_model) for _ in range(4)

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['Vocab', 'Batch', 'make_batch', 'in_held_out', 'Task', 'ReversalTask', 'PairsTask']
 
-# %% ../nbs/00_task.ipynb #71a57f4a
+# %% ../nbs/00_task.ipynb #8162c380
 import math
+import operator
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from .errors import InputTypeError, InputValueError, check_has, check_tensor, check_whole
+
 # %% ../nbs/00_task.ipynb #export-vocab
 class Vocab:
     """A two-way table between symbols and ids.
@@ -24,7 +27,8 @@ class Vocab:
     A symbol is one Unicode code point of the NFC-normalised text, so 'ñ' is one symbol however
     it was typed. Ids 0, 1 and 2 are `pad`, `bos` and `eos`; the symbols follow in order.
 
-    Raises ValueError if `symbols` is empty, repeats a symbol or holds a bare combining mark.
+    Raises InputValueError if `symbols` is empty, repeats a symbol or holds a code point that
+    cannot stand alone: a combining mark, a joiner, a surrogate, a part of a Korean syllable.
     """
 
     pad, bos, eos = 0, 1, 2
@@ -32,16 +36,17 @@ class Vocab:
 
     def __init__(self, symbols: str):
         if not isinstance(symbols, str):
-            raise TypeError(f"symbols must be a string, not {type(symbols).__name__}")
+            raise InputTypeError(f"symbols must be a string, not {type(symbols).__name__}")
         self.symbols = unicodedata.normalize("NFC", symbols)
         if not self.symbols:
-            raise ValueError("the alphabet is empty: give at least one symbol")
+            raise InputValueError("the alphabet is empty: give at least one symbol")
         self._ids = {}
         for i, symbol in enumerate(self.symbols):
             if symbol in self._ids:
-                raise ValueError(f"{symbol!r} is repeated (position {i}) in {self}")
-            if unicodedata.category(symbol).startswith("M"):
-                raise ValueError(f"{symbol!r} (position {i}) is a combining mark, not a symbol")
+                raise InputValueError(f"{symbol!r} is repeated (position {i}) in {self}")
+            if _changes_its_neighbour(symbol):
+                name = unicodedata.name(symbol, "a surrogate").lower()
+                raise InputValueError(f"{symbol!r} (position {i}, {name}) cannot stand alone")
             self._ids[symbol] = i + self.n_special
 
     def __len__(self) -> int:
@@ -52,36 +57,57 @@ class Vocab:
         return f"the vocabulary {shown!r}"
 
     def encode(self, text: str) -> list[int]:
-        """The ids of `text`, without bos and eos. Raises ValueError for an unknown symbol."""
+        """The ids of `text`, without bos and eos. Raises InputValueError for an unknown symbol."""
         if not isinstance(text, str):
-            raise TypeError(f"text must be a string, not {type(text).__name__}: {text!r}")
+            raise InputTypeError(f"text must be a string, not {type(text).__name__}: {text!r}")
         text = unicodedata.normalize("NFC", text)
         for i, symbol in enumerate(text):
             if symbol not in self._ids:
-                raise ValueError(f"{symbol!r} (position {i}) is not in {self}")
+                raise InputValueError(f"{symbol!r} (position {i}) is not in {self}")
         return [self._ids[symbol] for symbol in text]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`, up to the first eos; pad and bos are skipped."""
+        """The text of `ids`, up to the first eos; pad and bos are skipped.
+
+        Raises InputValueError for an id that stands for nothing, InputTypeError for other things.
+        """
         text = ""
-        for i in ids:
-            if i == self.eos:
-                break
-            if i not in (self.pad, self.bos):
-                text += self.symbols[i - self.n_special]
+        try:
+            for i in map(operator.index, ids):
+                if i == self.eos:
+                    break
+                if not 0 <= i < len(self):
+                    raise InputValueError(f"{i} is no id: ids are 0 to {len(self) - 1}")
+                if i not in (self.pad, self.bos):
+                    text += self.symbols[i - self.n_special]
+        except TypeError as error:
+            raise InputTypeError(f"ids must be whole numbers: {error}") from error
         return text
 
+
+def _changes_its_neighbour(symbol: str) -> bool:
+    korean_part = "\u1160" <= symbol <= "\u11ff" or "\ud7b0" <= symbol <= "\ud7ff"
+    return korean_part or unicodedata.category(symbol) in ("Mn", "Mc", "Me", "Cf", "Cs")
+
 # %% ../nbs/00_task.ipynb #export-batch
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Sources and targets, padded; the decoder's input and its labels are shifted here, once.
 
     `source` holds the symbols' ids, then padding; `target` holds bos, the ids, eos, then padding.
     Masks are True where there is a real symbol.
+    Raises InputTypeError or InputValueError for anything but two int64 grids of equal height.
     """
 
     source: Int[Tensor, "batch source"]
     target: Int[Tensor, "batch target_and_bos"]
+
+    def __post_init__(self):
+        check_tensor("source", self.source, "int64", 2)
+        check_tensor("target", self.target, "int64", 2)
+        if len(self.source) != len(self.target) or self.target.shape[1] < 1:
+            shapes = f"{tuple(self.source.shape)} and {tuple(self.target.shape)}"
+            raise InputValueError(f"source and target of shapes {shapes} do not make a batch")
 
     def __len__(self) -> int:
         return len(self.source)
@@ -111,10 +137,15 @@ class Batch:
 def make_batch(vocab: Vocab, sources: Sequence[str], targets: Sequence[str]) -> Batch:
     """Encode texts and pad them to the longest of their side.
 
-    Raises ValueError if the lists are empty, differ in length, or hold an unknown symbol.
+    Raises InputValueError if the lists are empty, differ in length, or hold an unknown symbol.
     """
+    check_has("vocab", vocab, "Vocab", "encode", "bos", "eos")
+    for name, texts in {"sources": sources, "targets": targets}.items():
+        if isinstance(texts, str) or not isinstance(texts, Sequence):
+            raise InputTypeError(f"{name} must be a list of strings, not {texts!r}")
     if len(sources) != len(targets) or not sources:
-        raise ValueError(f"{len(sources)} sources and {len(targets)} targets do not make a batch")
+        counts = f"{len(sources)} sources and {len(targets)} targets"
+        raise InputValueError(f"{counts} do not make a batch")
     rows = [vocab.encode(text) for text in sources]
     written = [[vocab.bos, *vocab.encode(text), vocab.eos] for text in targets]
     return Batch(_pad(rows), _pad(written))
@@ -134,7 +165,10 @@ def in_held_out(source: Int[Tensor, "batch source"], share: float) -> Bool[Tenso
 
     About `share` (0 to 1) of all strings do. Padding does not change the answer.
     """
-    powers = torch.full_like(source[0], _MULTIPLIER).cumprod(0)
+    check_tensor("source", source, "int64", 2)
+    if not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise InputValueError(f"share must be from 0 to 1, not {share!r}")
+    powers = source.new_full((source.shape[1],), _MULTIPLIER).cumprod(0)
     hashed = (source * powers).sum(1)
     for _ in range(2):
         hashed = (hashed ^ (hashed >> 32)) * _MIXER
@@ -158,7 +192,7 @@ class ReversalTask:
 
     `symbols` is the alphabet; lengths are uniform in `min_length`…`max_length` symbols;
     `held_out` is the share of all strings kept for testing: 0, or 0.01 to 0.5.
-    Raises ValueError if one of them is out of range.
+    Raises InputValueError if one of them is out of range.
     """
 
     def __init__(
@@ -169,10 +203,9 @@ class ReversalTask:
         held_out: float = 0.1,
     ):
         self.vocab = Vocab(symbols)
-        if not 1 <= min_length <= max_length:
-            raise ValueError(f"lengths must be 1 ≤ min ≤ max, not {min_length} and {max_length}")
-        if held_out != 0 and not 0.01 <= held_out <= 0.5:
-            raise ValueError(f"held_out must be 0 or from 0.01 to 0.5, not {held_out}")
+        check_whole("max_length", max_length, most=10**5)
+        check_whole("min_length", min_length, most=max_length)
+        _check_held_out(held_out)
         self.min_length, self.max_length, self.held_out = min_length, max_length, held_out
         self._lengths = {split: self._with_strings(split) for split in ("train", "held_out")}
 
@@ -212,13 +245,21 @@ def _choose(
     choices: dict[str, Tensor], split: str, n: int, generator: torch.Generator
 ) -> Int[Tensor, "n ..."]:
     """`n` uniform picks, with repetition, from the choices of a split."""
-    if split not in choices:
-        raise ValueError(f"split must be 'train' or 'held_out', not {split!r}")
-    if n < 1:
-        raise ValueError(f"the number of examples must be at least 1, not {n}")
+    if split not in tuple(choices):
+        raise InputValueError(f"split must be 'train' or 'held_out', not {split!r}")
+    check_whole("n", n)
+    if not isinstance(generator, torch.Generator):
+        raise InputTypeError(f"generator must be a torch.Generator, not {generator!r}")
     if not len(choices[split]):
-        raise ValueError(f"the split {split!r} holds no string: change held_out or the alphabet")
+        raise InputValueError(
+            f"the split {split!r} holds no string: change held_out or the alphabet"
+        )
     return choices[split][torch.randint(len(choices[split]), (n,), generator=generator)]
+
+
+def _check_held_out(share: float) -> None:
+    if not isinstance(share, int | float) or (share != 0 and not 0.01 <= share <= 0.5):
+        raise InputValueError(f"held_out must be 0 or from 0.01 to 0.5, not {share!r}")
 
 
 def _reversed_target(source: Int[Tensor, "n source"], lengths: Int[Tensor, " n"]) -> Tensor:
@@ -236,18 +277,21 @@ class PairsTask:
 
     The vocabulary is every symbol that occurs; `held_out` is the share of sources kept for
     testing: 0, or 0.01 to 0.5. Equal sources fall on the same side.
-    Raises ValueError if there are no pairs, one is no pair, or a side is left without any.
+    Raises InputValueError if there are no pairs, one is no pair of strings, or a side is left
+    without any.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str]], held_out: float = 0.1):
+        if isinstance(pairs, str) or not isinstance(pairs, Iterable):
+            raise InputTypeError(f"pairs must be (source, target) pairs, not {pairs!r}")
         pairs = list(pairs)
         if not pairs:
-            raise ValueError("a task needs at least one (source, target) pair")
+            raise InputValueError("a task needs at least one (source, target) pair")
         for i, pair in enumerate(pairs):
-            if isinstance(pair, str) or len(pair) != 2:
-                raise ValueError(f"item {i} is not a (source, target) pair: {pair!r}")
-        if held_out != 0 and not 0.01 <= held_out <= 0.5:
-            raise ValueError(f"held_out must be 0 or from 0.01 to 0.5, not {held_out}")
+            strings = isinstance(pair, Sequence) and all(isinstance(text, str) for text in pair)
+            if isinstance(pair, str) or not strings or len(pair) != 2:
+                raise InputValueError(f"item {i} is not a (source, target) pair: {pair!r}")
+        _check_held_out(held_out)
         texts = [unicodedata.normalize("NFC", text) for pair in pairs for text in pair]
         self.vocab = Vocab("".join(sorted(set("".join(texts)))))
         self.max_length = max(len(text) for text in texts)
@@ -256,7 +300,7 @@ class PairsTask:
         rows = torch.arange(len(pairs))
         self._rows = {"train": rows[~side], "held_out": rows[side]}
         if not len(self._rows["train"]) or (held_out and not len(self._rows["held_out"])):
-            raise ValueError(f"{len(pairs)} pairs are too few for held_out={held_out}")
+            raise InputValueError(f"{len(pairs)} pairs are too few for held_out={held_out}")
 
     @classmethod
     def from_function(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GrowingCache', 'FixedCache', 'DecoderState', 'CachedState', 'PlainState', 'greedy', 'beam_search', 'reverse']
 
-# %% ../nbs/06_decoding.ipynb #06ced47f
+# %% ../nbs/06_decoding.ipynb #cd93d9a4
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -13,8 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from . import errors
 from .attention import MultiHeadAttention, padding_mask
 from .data import Vocab, make_batch
+from .errors import InputTypeError, InputValueError
 from .model import Transformer
 from .training import evaluating
 
@@ -128,8 +130,10 @@ def greedy(
     """The most likely next symbol, again and again, until eos; then padding.
 
     At most `max_steps` symbols, by default the model's `max_length` and eos.
-    Raises ValueError if `max_steps` is below 1 or above that.
+    Raises InputValueError if `max_steps` is below 1 or above that.
     """
+    _check_model(model, source)
+    errors.check_flag("cache", cache)
     max_steps = _check_steps(model, max_steps)
     ids, written = source.new_full((len(source),), Vocab.bos), []
     done = torch.zeros_like(ids, dtype=torch.bool)
@@ -150,16 +154,17 @@ def _start(model: nn.Module, source: Tensor, max_steps: int, cache: bool) -> Dec
     return (CachedState if cache else PlainState)(model, source, max_steps)
 
 
-def _check_beam(beam: int) -> None:
-    if not isinstance(beam, int) or beam < 1:
-        raise ValueError(f"beam must be at least 1, not {beam}")
+def _check_model(model: nn.Module, source: Tensor) -> None:
+    errors.check_has("model", model, "model with a vocabulary", "vocab", "config", "parameters")
+    errors.check_ids(len(model.vocab), source=source)
 
 
 def _check_steps(model: nn.Module, max_steps: int | None) -> int:
     limit = model.config.max_length + 1
-    if max_steps is not None and not 1 <= max_steps <= limit:
-        raise ValueError(f"max_steps must be from 1 to {limit}, not {max_steps}")
-    return limit if max_steps is None else max_steps
+    if max_steps is None:
+        return limit
+    errors.check_whole("max_steps", max_steps, most=limit)
+    return max_steps
 
 # %% ../nbs/06_decoding.ipynb #export-beam-search
 def beam_search(
@@ -171,9 +176,11 @@ def beam_search(
 ) -> tuple[Int[Tensor, "batch target"], Float[Tensor, " batch"]]:
     """The likeliest text that a beam of `beam` candidates finds, and its log-probability (nats).
 
-    A beam of 1 is greedy decoding. Raises ValueError if `beam` or `max_steps` is below 1.
+    A beam of 1 is greedy decoding. Raises InputValueError if `beam` or `max_steps` is below 1.
     """
-    _check_beam(beam)
+    errors.check_whole("beam", beam, most=10_000)
+    _check_model(model, source)
+    errors.check_flag("cache", cache)
     max_steps, n = _check_steps(model, max_steps), len(source)
     source = source.repeat_interleave(beam, 0)
     ids = source.new_full((n * beam,), Vocab.bos)
@@ -203,19 +210,20 @@ def beam_search(
 def reverse(model: nn.Module, text: str | Sequence[str], beam: int = 1) -> str | list[str]:
     """What `model` writes for a text, or for each of a list of texts.
 
-    Raises ValueError for an unknown symbol or a text longer than the model's `max_length`,
+    Raises InputValueError for an unknown symbol or a text longer than the model's `max_length`,
     TypeError for anything that is not a string.
     """
-    _check_beam(beam)
+    errors.check_whole("beam", beam, most=10_000)
+    _check_model(model, torch.zeros(0, 0).long())
     if isinstance(text, str):
         return reverse(model, [text], beam)[0]
     if not isinstance(text, Sequence):
-        raise TypeError(f"text must be a string or a list of strings, not {text!r}")
+        raise InputTypeError(f"text must be a string or a list of strings, not {text!r}")
     vocab, limit, device = model.vocab, model.config.max_length, next(model.parameters()).device
     lengths = [len(vocab.encode(one)) for one in text]
     for one, length in zip(text, lengths):
         if length > limit:
-            raise ValueError(f"{one!r} has {length} symbols; this model reads at most {limit}")
+            raise InputValueError(f"{one!r} has {length} symbols; this model reads at most {limit}")
     results = [""] * len(text)
     order = [i for i in sorted(range(len(text)), key=lengths.__getitem__) if lengths[i]]
     for begin in range(0, len(order), 256):

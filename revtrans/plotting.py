@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['antidiagonal_score', 'AttentionMaps', 'attention_maps', 'plot_attention', 'plot_heads', 'plot_batch', 'plot_history']
 
-# %% ../nbs/07_attention_maps.ipynb #47b40450
+# %% ../nbs/07_attention_maps.ipynb #c29f0840
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from .attention import padding_mask
 from .data import Vocab, make_batch
 from .decoding import reverse
+from .errors import InputTypeError, InputValueError, check_has, check_ids, check_tensor
 from .model import Transformer
 from .training import History, evaluating
 
@@ -27,15 +28,17 @@ def antidiagonal_score(weights: Float[Tensor, "*heads target source"]) -> Float[
     """The mean attention, from 0 to 1, of step t on source position n − 1 − t.
 
     `n` is the number of source symbols; steps after the first n are left out, missing ones
-    count as 0. Raises ValueError if there is no source symbol.
+    count as 0. Raises InputValueError if there is no source symbol.
     """
+    if not isinstance(weights, Tensor) or not weights.is_floating_point() or weights.dim() < 2:
+        raise InputTypeError("weights must be a floating-point tensor with at least 2 axes")
     n = weights.shape[-1]
     if n == 0:
-        raise ValueError("an empty source has no anti-diagonal")
+        raise InputValueError("an empty source has no anti-diagonal")
     return weights[..., :n, :].flip(-1).diagonal(dim1=-2, dim2=-1).sum(-1) / n
 
 # %% ../nbs/07_attention_maps.ipynb #export-attentionmaps
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AttentionMaps:
     """All attention weights for one text, layer by layer and head by head.
 
@@ -67,6 +70,7 @@ def attention_maps(
 
     `target` defaults to what the model writes. Raises as `revtrans.decoding.reverse` does.
     """
+    check_has("model", model, "Transformer", "vocab", "config", "positions", "encode", "decode")
     if isinstance(source, str):
         return attention_maps(model, [source], None if target is None else [target])[0]
     if target is None:  # a model that never writes eos writes one symbol too many to read again
@@ -98,8 +102,13 @@ def plot_attention(
     ax: Axes | None = None,
 ) -> Axes:
     """One map of attention weights: queries down, keys across, dark 0 to bright 1."""
+    check_tensor("weights", weights, "floating-point", 2)
+    if ax is not None and not isinstance(ax, Axes):
+        raise InputTypeError(f"ax must be Axes, not {type(ax).__name__}")
+    if not isinstance(queries, Sequence) or not isinstance(keys, Sequence):
+        raise InputTypeError("queries and keys must be lists of labels")
     if tuple(weights.shape) != (len(queries), len(keys)):
-        raise ValueError(
+        raise InputValueError(
             f"weights {tuple(weights.shape)} need as many labels, not {(len(queries), len(keys))}"
         )
     if ax is None:
@@ -121,7 +130,10 @@ def plot_heads(
 
     `ax[layer][head]` is the Axes for each map.
     """
+    check_tensor("weights", weights, "floating-point", 4)
     layers, heads = weights.shape[:2]
+    if not isinstance(queries, Sequence) or not isinstance(keys, Sequence) or not layers * heads:
+        raise InputTypeError("plot_heads takes maps and, for queries and keys, lists of labels")
     if ax is None:
         size = (0.5 + heads * (0.6 + 0.16 * len(keys)), 0.4 + layers * (0.6 + 0.16 * len(queries)))
         _, ax = plt.subplots(layers, heads, figsize=size, layout="constrained", squeeze=False)
@@ -135,6 +147,8 @@ def plot_heads(
 # %% ../nbs/07_attention_maps.ipynb #export-plot-batch
 def plot_batch(vocab: Vocab, ids: Int[Tensor, "batch length"], ax: Axes | None = None) -> Axes:
     """A batch as a coloured grid, one string a row; ⊢ is bos, ⊣ is eos, padding is grey."""
+    check_has("vocab", vocab, "Vocab", "symbols", "pad")
+    check_ids(len(vocab), ids=ids)
     if ax is None:
         _, ax = plt.subplots(figsize=(0.4 * ids.shape[1] + 1, 0.4 * len(ids) + 0.6))
     colours = plt.get_cmap("cividis").with_extremes(bad="#bbbbbb")
@@ -153,6 +167,7 @@ def plot_batch(vocab: Vocab, ids: Int[Tensor, "batch length"], ax: Axes | None =
 
 def plot_history(history: History, ax: Collection | None = None) -> Figure:
     """Loss by step, and exact match and token accuracy as measured; `ax` is a pair of Axes."""
+    check_has("history", history, "History", "loss", "step", "exact_match", "token_accuracy")
     if ax is None:
         _, ax = plt.subplots(1, 2, figsize=(9.5, 3), layout="constrained")
     ax[0].semilogy(history.loss, color="#1f6f8b", linewidth=0.8)

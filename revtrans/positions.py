@@ -6,7 +6,7 @@
 __all__ = ['Heads', 'SCHEMES', 'sinusoids', 'Positions', 'Table', 'Sinusoidal', 'Learned', 'Rotary', 'ALiBi', 'Buckets',
            'Randomised', 'Local', 'EndALiBi', 'EndWindow', 'TwoWay']
 
-# %% ../nbs/03_positions.ipynb #6bd175e1
+# %% ../nbs/03_positions.ipynb #11f1277f
 import math
 from typing import ClassVar
 
@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from .attention import scaled_dot_product_attention
+from .errors import InputValueError, check_whole
 
 Heads = Float[Tensor, "batch heads _ d_head"]  # queries, keys or values of all heads
 
@@ -22,10 +23,14 @@ Heads = Float[Tensor, "batch heads _ d_head"]  # queries, keys or values of all 
 def sinusoids(length: int, d_model: int) -> Float[Tensor, "length d_model"]:
     """Sines (even columns) and cosines (odd columns) of falling frequency.
 
-    Raises ValueError if `d_model` is odd. Source: Vaswani et al. 2017, section 3.5.
+    Raises InputValueError if `d_model` is odd. Source: Vaswani et al. 2017, section 3.5.
     """
+    check_whole("length", length, least=0)
+    check_whole("d_model", d_model)
     if d_model % 2:
-        raise ValueError(f"sines and cosines come in pairs: d_model must be even, not {d_model}")
+        raise InputValueError(
+            f"sines and cosines come in pairs: d_model must be even, not {d_model}"
+        )
     frequency = 10000.0 ** (-torch.arange(0, d_model, 2) / d_model)
     angle = torch.arange(length)[:, None] * frequency
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
@@ -42,8 +47,9 @@ class Positions(nn.Module):
 
     def __init__(self, max_length: int, d_model: int, n_heads: int):
         super().__init__()
-        if max_length < 1:
-            raise ValueError(f"there must be at least 1 position, not {max_length}")
+        for name, value in (("d_model", d_model), ("n_heads", n_heads)):
+            check_whole(name, value)
+        check_whole("max_length", max_length, most=10**5 + 1)  # a text's and eos
         self.max_length = max_length
 
     def embed(
@@ -87,7 +93,7 @@ class Positions(nn.Module):
 
 
 class Table(Positions):
-    """Adds a vector to each embedding, a row of `table`; beyond its end is a ValueError."""
+    """Adds a vector to each embedding, a row of `table`; beyond its end is an InputValueError."""
 
     def embed(self, x, start=0, source_mask=None, kind="encoder"):
         return x + self.table[start : self._end(x, start)]
@@ -95,7 +101,9 @@ class Table(Positions):
     def _end(self, x: Tensor, start: int) -> int:
         end = start + x.shape[1]
         if end > self.max_length:
-            raise ValueError(f"{end} positions, but the position table holds {self.max_length}")
+            raise InputValueError(
+                f"{end} positions, but the position table holds {self.max_length}"
+            )
         return end
 
 
@@ -127,14 +135,14 @@ def _places(start: int, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
 class Rotary(Positions):
     """Turns pairs of dimensions of queries and keys by angles that grow with the position.
 
-    Raises ValueError if d_model / n_heads is odd. Source: Su et al. 2021, section 3.2; here in
+    Raises InputValueError if d_model / n_heads is odd. Source: Su et al. 2021, section 3.2; here in
     cross-attention too.
     """
 
     def __init__(self, max_length: int, d_model: int, n_heads: int):
         super().__init__(max_length, d_model, n_heads)
         if d_model // n_heads % 2:
-            raise ValueError(f"d_model / n_heads must be even, not {d_model // n_heads}")
+            raise InputValueError(f"d_model / n_heads must be even, not {d_model // n_heads}")
 
     def place(self, kind, start, query, key, mask):
         return self._turn(query, start), self._turn(key, 0), None
@@ -201,7 +209,7 @@ class Randomised(Sinusoidal):
     def embed(self, x, start=0, source_mask=None, kind="encoder"):
         end = self._end(x, start)
         if source_mask is None:
-            raise ValueError("randomised positions need the source's mask")
+            raise InputValueError("randomised positions need the source's mask")
         n_real = source_mask.sum((1, 2)).cpu()
         wanted = (n_real + 1).clamp(max=self.max_length)  # one more than the source, for eos
         most = max(int(wanted.max()), end)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RecurrentConfig', 'Recurrent', 'RecurrentState']
 
-# %% ../nbs/01_recurrence.ipynb #b22abce0
+# %% ../nbs/01_recurrence.ipynb #c512585f
 from dataclasses import dataclass
 from string import ascii_lowercase
 
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from .data import Vocab
+from .errors import InputTypeError, check_flag, check_ids, check_whole
 
 # %% ../nbs/01_recurrence.ipynb #export-recurrentconfig
 @dataclass(frozen=True)
 class RecurrentConfig:
-    """The sizes of an LSTM encoder-decoder. Raises ValueError if one is out of range.
+    """The sizes of an LSTM encoder-decoder. Raises InputValueError if one is out of range.
 
     `symbols` is the alphabet, `max_length` the longest text in symbols, `d_model` the size of
     the state; `attention` lets the decoder see all of the encoder's states.
@@ -32,10 +33,9 @@ class RecurrentConfig:
 
     def __post_init__(self):
         Vocab(self.symbols)
-        for name in ("max_length", "d_model"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+        check_whole("max_length", self.max_length, most=10**5)
+        check_whole("d_model", self.d_model, most=10_000)
+        check_flag("attention", self.attention)
 
 # %% ../nbs/01_recurrence.ipynb #export-recurrent
 class Recurrent(nn.Module):
@@ -47,6 +47,9 @@ class Recurrent(nn.Module):
 
     def __init__(self, config: RecurrentConfig, seed: int = 0):
         super().__init__()
+        if not isinstance(config, RecurrentConfig):
+            raise InputTypeError(f"config must be a RecurrentConfig, not {config!r}")
+        check_whole("seed", seed, least=0, most=2**63 - 1)
         self.config, self.vocab, d_model = config, Vocab(config.symbols), config.d_model
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
@@ -61,6 +64,7 @@ class Recurrent(nn.Module):
         self, source: Int[Tensor, "batch source"], decoder_input: Int[Tensor, "batch target"]
     ) -> Float[Tensor, "batch target vocab"]:
         """The logits of the next symbol at every position of the target."""
+        check_ids(len(self.vocab), source=source, decoder_input=decoder_input)
         return self.decode(decoder_input, *self.encode(source))[0]
 
     def embed(self, ids: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length d_model"]:

@@ -3,11 +3,14 @@
 Usage: python tests/check_notebooks.py [--write] [notebook ...]     (default: all of nbs/)
 
 Words must be the same, integers too; decimals may differ by 1 % plus one unit in the last digit.
-Pictures are counted. Errors, stderr and progress bars fail. Directives at the top of a cell:
+Pictures must be the same but for a few pixels. Errors, stderr and progress bars fail. So does a
+notebook that reaches the network or writes into the repository. Each runs in an empty folder,
+the last notebook first. Directives at the top of a cell:
 
     #| eval: false       is not run, and its outputs are left alone
     #| tolerance: 0.3    numbers, integers too, may differ by this fraction
     #| tolerance: off    numbers may differ at will (times), but neither their count nor the words
+    #| figure: 0.05      this share of a picture's pixels may differ (default: 0.0001)
 
 --write stores the fresh outputs of a notebook that runs without a fault, as nbdev_clean keeps
 them. Fresh widgets are dropped: a live progress bar may show, but never be stored.
@@ -37,6 +40,7 @@ from nbdev.config import get_config
 from nbdev.process import extract_directives
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
+from pictures import SHARE, changed, guard
 
 NBS = Path(__file__).resolve().parent.parent / "nbs"
 TIMEOUT = 600  # seconds for one cell
@@ -111,7 +115,12 @@ def faults(outputs: list[NotebookNode]) -> Iterator[tuple[str, str]]:
             yield "widget or progress bar", text
 
 
-def compare(stored: list[NotebookNode], fresh: list[NotebookNode], tolerance: float | None):
+def compare(
+    stored: list[NotebookNode],
+    fresh: list[NotebookNode],
+    tolerance: float | None,
+    share: float = SHARE,
+):
     """Yield how one cell's outputs differ: what, and a piece of either text."""
     old, new = digest(stored), digest(fresh)
     if len(old) != len(new):
@@ -119,6 +128,15 @@ def compare(stored: list[NotebookNode], fresh: list[NotebookNode], tolerance: fl
     else:
         pieces = (difference(a, b, tolerance) for a, b in zip(old, new))
         yield from (("outputs differ", *piece) for piece in pieces if piece)
+        for a, b in zip(*([o.data for o in of if "data" in o] for of in (stored, fresh))):
+            if "image/png" in a and "image/png" in b:
+                moved = changed(a["image/png"], b["image/png"])
+                if moved > share:
+                    yield (
+                        f"pictures differ in {moved:.2%} of the pixels (allowed: {share:.2%})",
+                        "",
+                        "",
+                    )
 
 
 def directives(cell: NotebookNode) -> dict[str, str]:
@@ -127,13 +145,13 @@ def directives(cell: NotebookNode) -> dict[str, str]:
     return {name.rstrip(":"): " ".join(values) for name, values in found.items()}
 
 
-def tolerance_of(cell: NotebookNode) -> float | None:
-    """The cell's own tolerance; ValueError if it cannot be read."""
-    value = directives(cell).get("tolerance")
-    if value is None or value == "off":
+def tolerance_of(cell: NotebookNode, name: str = "tolerance") -> float | None:
+    """The cell's own tolerance, for text or for its `figure`; ValueError if it cannot be read."""
+    value = directives(cell).get(name)
+    if value is None or (value == "off" and name == "tolerance"):
         return value and math.inf
     if not re.fullmatch(r"0|0?\.[0-9]+", value):
-        raise ValueError(f"tolerance {value!r} is neither off nor a number from 0 up to 1")
+        raise ValueError(f"{name} {value!r} is neither off nor a number from 0 up to 1")
     return float(value)
 
 
@@ -150,15 +168,20 @@ def tidy(outputs: list[NotebookNode]) -> list[NotebookNode]:
     return kept
 
 
-def run(notebook: NotebookNode, folder: Path) -> Iterator[tuple[int, list[NotebookNode]]]:
+def run(notebook: NotebookNode) -> Iterator[tuple[int, list[NotebookNode]]]:
     """Give each cell fresh outputs, up to an error; yield its number and its stored ones."""
     own = KernelSpecManager(kernel_dirs=[])  # this very python, whatever kernels are registered
     manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=own)
     client = NotebookClient(notebook, km=manager, timeout=TIMEOUT, force_raise_errors=True)
     client.extra_arguments = ["--log-level=ERROR"]  # no word on unencrypted local sockets
     env = os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-    with tempfile.TemporaryDirectory() as env["IPYTHONDIR"]:  # nobody's start-up files
-        with client.setup_kernel(cleanup_kc=True, cwd=str(folder), env=env):
+    env["PYTHONDONTWRITEBYTECODE"] = "1"
+    with (
+        tempfile.TemporaryDirectory() as env["IPYTHONDIR"],
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        guard(env["IPYTHONDIR"], NBS.parent)  # and nobody's own start-up files
+        with client.setup_kernel(cleanup_kc=True, cwd=folder, env=env):
             for index, cell in enumerate(notebook.cells):
                 skipped = directives(cell).get("eval", "").lower() == "false"
                 if cell.cell_type != "code" or skipped or "nbdev_export(" in cell.source:
@@ -183,17 +206,18 @@ def check(path: Path, write: bool = False) -> list[str]:
     except (ValueError, nbformat.ValidationError) as error:
         return [f"{path.name} is no notebook: {str(error)[:160]}"]
     problems = []
-    for index, stored in run(notebook, path.parent):
+    for index, stored in run(notebook):
         cell = notebook.cells[index]
         found = [(what, "", text) for what, text in faults(cell.outputs)]
         try:
-            tolerance = tolerance_of(cell)
+            tolerance, share = tolerance_of(cell), tolerance_of(cell, "figure")
         except ValueError as error:
             found.append((str(error), "", ""))
         else:
             if not write:
                 found += [(f"{what} is stored", text, "") for what, text in faults(stored)]
-                found += compare(stored, cell.outputs, tolerance)
+                share = SHARE if share is None else share
+                found += compare(stored, cell.outputs, tolerance, share)
         code = [line for line in cell.source.splitlines() if not line.startswith("#|")]
         for what, *texts in found:
             problems.append(f"{path.name}, cell {index}: {what}\n    {next(iter(code), '')[:90]}")
@@ -225,7 +249,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("notebooks", nargs="*", type=Path, metavar="notebook")
     parser.add_argument("--write", action="store_true", help="store the fresh outputs")
     options = parser.parse_args(arguments)
-    paths = [path.resolve() for path in options.notebooks] or sorted(NBS.glob("*.ipynb")) or [NBS]
+    own = sorted(NBS.glob("*.ipynb"), reverse=not options.write)  # see record for the order
+    paths = [path.resolve() for path in options.notebooks] or own or [NBS]
     for path in paths:
         if not path.is_file():
             parser.error(f"{path} is no notebook")

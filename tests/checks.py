@@ -26,6 +26,10 @@ def tiny(seed: int = 0, **changes) -> Transformer:
     return Transformer(config, seed).eval()
 
 
+def weights(model: Transformer) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
 def reversal_batch(vocab: Vocab, texts: list[str]) -> Batch:
     return make_batch(vocab, texts, [text[::-1] for text in texts])
 

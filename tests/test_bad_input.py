@@ -1,5 +1,6 @@
 """Bad input: the error names the wrong value and what was allowed, and comes before any work."""
 
+import json
 import math
 from types import SimpleNamespace
 
@@ -25,12 +26,33 @@ VOCAB = [
     ("Vocab('')", ValueError, ["alphabet is empty"]),
     ("Vocab('abca')", ValueError, ["'a' is repeated", "position 3"]),
     ("Vocab('ñn\u0303')", ValueError, ["'ñ' is repeated", "position 1"]),
-    ("Vocab('q\u0303')", ValueError, ["position 1", "combining mark"]),
+    ("Vocab('q\u0303')", ValueError, ["position 1", "combining tilde", "stand alone"]),
+    ("Vocab('👩\u200d🚀')", ValueError, ["position 1", "zero width joiner", "stand alone"]),
+    ("Vocab('\u2764\ufe0f')", ValueError, ["position 1", "variation selector-16"]),
+    ("Vocab('\u05d0\u200f')", ValueError, ["position 1", "right-to-left mark"]),
+    ("Vocab('\u1161')", ValueError, ["position 0", "hangul jungseong a", "stand alone"]),
+    ("Vocab(chr(0xD800))", ValueError, ["position 0", "a surrogate", "stand alone"]),
+    ("Vocab('👩🚀').encode('👩\u200d🚀')", ValueError, ["'\\u200d'", "position 1", "'👩🚀'"]),
+    ("Vocab('abc').decode([3, 6])", ValueError, ["6 is no id", "0 to 5"]),
+    ("Vocab('abc').decode([-1])", ValueError, ["-1 is no id", "0 to 5"]),
+    ("Vocab('abc').decode('abc')", TypeError, ["whole numbers"]),
+    ("Vocab('abc').decode(None)", TypeError, ["whole numbers"]),
 ]
 TASKS = [
-    ("ReversalTask('abc', 0)", ValueError, ["1 ≤ min ≤ max", "0 and 16"]),
-    ("ReversalTask('abc', 1, 0)", ValueError, ["1 ≤ min ≤ max", "1 and 0"]),
-    ("ReversalTask('abc', 3, 2)", ValueError, ["1 ≤ min ≤ max", "3 and 2"]),
+    ("ReversalTask('abc', 0)", ValueError, ["min_length", "at least 1", "0"]),
+    ("ReversalTask('abc', 1, 0)", ValueError, ["max_length", "at least 1", "0"]),
+    ("ReversalTask('abc', 3, 2)", ValueError, ["min_length", "at most 2", "3"]),
+    ("ReversalTask(max_length=10**9)", ValueError, ["max_length", "100,000", "1000000000"]),
+    ("ReversalTask(held_out='x')", ValueError, ["held_out", "'x'"]),
+    ("TASK.sample(1, 5)", TypeError, ["generator", "torch.Generator", "5"]),
+    ("TASK.sample(1, torch.Generator(), [])", ValueError, ["'train' or 'held_out'", "[]"]),
+    ("PairsTask(5)", TypeError, ["pairs", "5"]),
+    ("PairsTask([(1, 2)])", ValueError, ["item 0", "(1, 2)"]),
+    ("make_batch(Vocab('ab'), 'ab', 'ba')", TypeError, ["sources", "list of strings", "'ab'"]),
+    ("Batch([[3]], BOS)", TypeError, ["source", "int64", "2 axes", "list"]),
+    ("Batch(BOS.float(), BOS)", TypeError, ["source", "int64", "torch.float32", "(1, 1)"]),
+    ("Batch(BOS.repeat(2, 1), BOS)", ValueError, ["(2, 1) and (1, 1)"]),
+    ("in_held_out(BOS, 2)", ValueError, ["share", "0 to 1", "2"]),
     ("ReversalTask(held_out=0.6)", ValueError, ["held_out", "0.5", "0.6"]),
     ("ReversalTask(held_out=-0.1)", ValueError, ["held_out", "-0.1"]),
     ("ReversalTask(held_out=nan)", ValueError, ["held_out", "nan"]),
@@ -52,12 +74,26 @@ ATTENTION = [
     ("attend(torch.ones(3, 5))", TypeError, ["boolean (True = may attend)", "torch.float32"]),
     ("attend(torch.ones(3, 5).int())", TypeError, ["boolean", "torch.int32"]),
     ("causal_mask(3, 2)", ValueError, ["3 queries", "2 keys"]),
-    ("causal_mask(0)", ValueError, ["0 queries"]),
+    ("causal_mask(0)", ValueError, ["n_query", "at least 1", "0"]),
     ("MultiHeadAttention(10, 4)", ValueError, ["d_model 10", "divisible", "n_heads 4"]),
-    ("MultiHeadAttention(10, 0)", ValueError, ["n_heads 0"]),
+    ("MultiHeadAttention(10, 0)", ValueError, ["n_heads", "at least 1", "0"]),
     ("sinusoids(4, 5)", ValueError, ["even", "5"]),
     ("Learned(0, 4, 1)", ValueError, ["at least 1", "0"]),
     ("MODEL(torch.full((1, 6), 3), BOS)", ValueError, ["6 positions", "holds 5"]),
+    ("MODEL(torch.full((1, 2), 6), BOS)", ValueError, ["source holds 6", "0 to 5"]),
+    ("MODEL(BOS, torch.full((1, 2), -1))", ValueError, ["decoder_input holds -1", "0 to 5"]),
+    ("MODEL(BOS, BOS.repeat(2, 1))", ValueError, ["equally many rows", "1, 2"]),
+    ("MODEL('abc', BOS)", TypeError, ["source", "int64", "str"]),
+    ("attend(5)", TypeError, ["mask", "boolean", "int"]),
+    (
+        "scaled_dot_product_attention(torch.ones(1, 2), torch.ones(1, 3), torch.ones(1, 3))",
+        ValueError,
+        ["do not fit", "(1, 2)", "(1, 3)"],
+    ),
+    ("causal_mask(2.0)", ValueError, ["n_query", "2.0"]),
+    ("split_heads(torch.ones(1, 2, 5), 2)", ValueError, ["d_model 5", "n_heads 2"]),
+    ("Transformer(5)", TypeError, ["TransformerConfig", "5"]),
+    ("Transformer(TransformerConfig(), -1)", ValueError, ["seed", "at least 0", "-1"]),
 ]
 CONFIG = [
     *(
@@ -66,6 +102,10 @@ CONFIG = [
         for value in (0, -2, 2.0, "2")
     ),
     ("TransformerConfig(d_model=10)", ValueError, ["d_model 10", "divisible", "n_heads 4"]),
+    ("TransformerConfig(d_model=1_000_000)", ValueError, ["d_model", "10,000", "1000000"]),
+    ("TransformerConfig(max_length=10**9)", ValueError, ["max_length", "100,000", "1000000000"]),
+    ("TransformerConfig(n_layers=True)", ValueError, ["n_layers", "True"]),
+    ("TransformerConfig(tied='no')", TypeError, ["tied", "True or False", "'no'"]),
     ("TransformerConfig(dropout=1)", ValueError, ["dropout", "below 1"]),
     ("TransformerConfig(dropout=-0.1)", ValueError, ["dropout", "at least 0", "-0.1"]),
     ("TransformerConfig(dropout=nan)", ValueError, ["dropout", "nan"]),
@@ -91,6 +131,21 @@ FIT = [
         for value in values
     ),
     ("fit(MODEL, TASK, device='gpu')", ValueError, ["'gpu' is not usable", "'cpu' always is"]),
+    ("fit(MODEL, TASK, seed=-1)", ValueError, ["seed", "at least 0", "-1"]),
+    ("fit(MODEL, TASK, every=0)", ValueError, ["every", "at least 1", "0"]),
+    ("fit(MODEL, TASK, lr='x')", ValueError, ["lr", "'x'"]),
+    ("fit(MODEL, TASK, schedule=5)", TypeError, ["schedule", "function", "5"]),
+    ("fit(MODEL, TASK, callback=5)", TypeError, ["callback", "function", "5"]),
+    ("fit(MODEL, 5)", TypeError, ["a model and a task", "int"]),
+    ("fit(5, TASK)", TypeError, ["a model and a task", "int"]),
+    ("learning_rate(5, 5, 1.0, 0.1)", ValueError, ["step", "at most 4", "5"]),
+    ("cross_entropy(torch.ones(1, 2, 6), BOS)", ValueError, ["(1, 2, 6) and (1, 1)"]),
+    ("cross_entropy(torch.ones(1, 1, 6), 0 * BOS)", ValueError, ["padding", "nothing"]),
+    ("cross_entropy(torch.ones(1, 1, 1), BOS)", ValueError, ["labels holds 1", "0 to 0"]),
+    ("exact_match(BOS, BOS.repeat(2, 1))", ValueError, ["(1, 1) and (2, 1)"]),
+    ("token_accuracy(BOS, 0 * BOS)", ValueError, ["padding", "nothing"]),
+    ("predict(MODEL, 5)", TypeError, ["Batch", "int"]),
+    ("predict(5, TASK.sample(1, torch.Generator()))", TypeError, ["model", "int"]),
     ("fit(MODEL, ReversalTask('abd'))", ValueError, ["'abc'", "'abd'"]),
     ("fit(MODEL, ReversalTask('abc', 1, 5))", ValueError, ["max_length 5", "model's 4"]),
     ("fit(MODEL, ReversalTask('abc', 1, 4, 0))", ValueError, ["'held_out' holds no string"]),
@@ -104,9 +159,16 @@ DECODING = [
     ("reverse(MODEL, 'ab', 0)", ValueError, ["beam", "at least 1", "0"]),
     ("reverse(MODEL, '', 0)", ValueError, ["beam", "at least 1", "0"]),
     ("beam_search(MODEL, BOS, -1)", ValueError, ["beam", "at least 1", "-1"]),
-    ("beam_search(MODEL, BOS, 2, 0)", ValueError, ["max_steps", "from 1 to 5", "0"]),
-    ("greedy(MODEL, BOS, 0)", ValueError, ["max_steps", "from 1 to 5", "0"]),
-    ("greedy(MODEL, BOS, 6)", ValueError, ["max_steps", "from 1 to 5", "6"]),
+    ("beam_search(MODEL, BOS, 2, 0)", ValueError, ["max_steps", "at least 1", "0"]),
+    ("greedy(MODEL, BOS, 0)", ValueError, ["max_steps", "at least 1", "0"]),
+    ("greedy(MODEL, BOS, 6)", ValueError, ["max_steps", "at most 5", "6"]),
+    ("greedy(MODEL, BOS * 9)", ValueError, ["source holds 9", "0 to 5"]),
+    ("greedy(5, BOS)", TypeError, ["model", "int"]),
+    ("reverse(5, 'abc')", TypeError, ["model", "int"]),
+    ("antidiagonal_score([1.0])", TypeError, ["weights", "tensor"]),
+    ("plot_attention(torch.ones(2, 3), 'xy', 'abc', 5)", TypeError, ["Axes", "int"]),
+    ("plot_batch(5, BOS)", TypeError, ["Vocab", "int"]),
+    ("plot_history(5)", TypeError, ["History", "int"]),
     ("attention_maps(MODEL, 'x')", ValueError, ["'x'", "position 0"]),
     ("attention_maps(MODEL, 'a', 'x')", ValueError, ["'x'", "position 0"]),
     ("attention_maps(MODEL, ['a', 'b'], ['a'])", ValueError, ["2 sources and 1 targets"]),
@@ -138,7 +200,7 @@ def test_the_error_names_what_was_wrong_and_what_is_allowed(names, typed, error,
     with pytest.raises(error) as caught:
         eval(typed, names)
     message = str(caught.value)
-    assert type(caught.value) is error
+    assert isinstance(caught.value, names["RevtransError"])
     assert all(part in message for part in parts), message
 
 
@@ -153,8 +215,14 @@ def test_an_absent_device_is_named(names, monkeypatch, device):
             eval(typed, names)
 
 
-NOT_WHOLE, MISFIT = "is not a whole safetensors file", "does not fit its own configuration"
+NOT_WHOLE, MISFIT = "is not a whole safetensors file", "does not fit its configuration"
 NORM = "encoder.norm.weight"
+
+
+def described(good: SimpleNamespace, **changes: str) -> dict[str, str]:
+    return {"revtrans": json.dumps({**good.metadata, **changes})}
+
+
 # How to spoil a file: from its path and the content, tensors and metadata of a good one.
 SPOILED = {
     "empty": (NOT_WHOLE, lambda path, good: path.write_bytes(b"")),
@@ -168,13 +236,13 @@ SPOILED = {
     ),
     "no config": (
         MISFIT,
-        lambda path, good: save_file(good.tensors, path, {"format": "revtrans"}),
+        lambda path, good: save_file(good.tensors, path, described(good, config="")),
     ),
     **{
         f"config {config}": (
             MISFIT,
             lambda path, good, config=config: save_file(
-                good.tensors, path, {**good.metadata, "config": config}
+                good.tensors, path, described(good, config=config)
             ),
         )
         for config in ("{", "[1]", "{}", '{"d_modle": 8}', '{"d_model": 0}', '{"symbols": "aa"}')
@@ -182,16 +250,18 @@ SPOILED = {
     "missing tensor": (
         f"{MISFIT}: {NORM}",
         lambda path, good: save_file(
-            {name: t for name, t in good.tensors.items() if name != NORM}, path, good.metadata
+            {name: t for name, t in good.tensors.items() if name != NORM}, path, described(good)
         ),
     ),
     "extra tensor": (
         f"{MISFIT}: more",
-        lambda path, good: save_file({**good.tensors, "more": torch.zeros(1)}, path, good.metadata),
+        lambda path, good: save_file(
+            {**good.tensors, "more": torch.zeros(1)}, path, described(good)
+        ),
     ),
     "tensor of another shape": (
         f"{MISFIT}: {NORM}",
-        lambda path, good: save_file({**good.tensors, NORM: torch.zeros(3)}, path, good.metadata),
+        lambda path, good: save_file({**good.tensors, NORM: torch.zeros(3)}, path, described(good)),
     ),
 }
 
@@ -199,42 +269,41 @@ SPOILED = {
 @pytest.mark.parametrize("reason, spoil", SPOILED.values(), ids=SPOILED)
 def test_a_file_that_is_no_model_is_refused(plain, tmp_path, reason, spoil):
     path, ours = tmp_path / "model.safetensors", model(plain)
-    plain.training.save(ours, path)
+    plain.files.save(ours, path)
     with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
+        metadata = json.loads(file.metadata()["revtrans"])
     tensors = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
     good = SimpleNamespace(content=path.read_bytes(), tensors=tensors, metadata=metadata)
     spoil(path, good)
-    with pytest.raises(ValueError) as caught:
-        plain.training.load(path)
+    with pytest.raises(plain.errors.FileError) as caught:
+        plain.files.load(path)
     message = str(caught.value)
-    assert type(caught.value) is ValueError
     assert message.startswith(f"{path} {reason}") and "\n" not in message
 
 
 @pytest.mark.parametrize("name", ["missing.safetensors", ".", "no/such/folder/model"])
 def test_a_path_without_a_file_is_named(plain, tmp_path, name):
-    with pytest.raises(FileNotFoundError, match="there is no saved model at") as caught:
-        plain.training.load(tmp_path / name)
+    with pytest.raises(plain.errors.FileError, match="there is no saved model at") as caught:
+        plain.files.load(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99"])
 def test_a_model_is_not_read_for_an_unusable_device(plain, tmp_path, device):
     with pytest.raises(ValueError, match=f"'{device}' is not usable here"):
-        plain.training.load(tmp_path / "missing.safetensors", device)
+        plain.files.load(tmp_path / "missing.safetensors", device)
 
 
 def test_a_model_is_not_saved_into_a_missing_folder(plain, tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no folder") as caught:
-        plain.training.save(model(plain), tmp_path / "missing" / "model.safetensors")
+    with pytest.raises(plain.errors.FileError, match="there is no folder") as caught:
+        plain.files.save(model(plain), tmp_path / "missing" / "model.safetensors")
     assert str(tmp_path / "missing") in str(caught.value) and not list(tmp_path.iterdir())
 
 
 def test_a_model_is_not_saved_over_a_folder(plain, tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError):
-        plain.training.save(model(plain), tmp_path / "folder")
+        plain.files.save(model(plain), tmp_path / "folder")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 

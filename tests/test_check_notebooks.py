@@ -1,16 +1,25 @@
 """tests/check_notebooks.py must catch what it says it catches, and nothing else."""
 
+import ast
+import base64
+import io
 import json
+import re
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import check_notebooks
+import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pytest
 from check_notebooks import compare, difference, faults, main, tolerance_of
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from pictures import SHARE, changed
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,6 +31,17 @@ def agree(stored: str, fresh: str, directive: str = "") -> bool:
 
 def shown(plain: str, kind: str = "text/plain", text: str = "") -> NotebookNode:
     return new_output("display_data", {kind: text, "text/plain": plain})
+
+
+def drawn(title: str = "An anti-diagonal", **options: object) -> str:
+    """A small attention map, as a notebook stores it."""
+    figure, ax = plt.subplots(figsize=(4, 3))
+    ax.imshow(np.eye(5)[::-1], **{"cmap": "viridis", "origin": "upper", **options})
+    ax.set_title(title)
+    file = io.BytesIO()
+    figure.savefig(file)
+    plt.close(figure)
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def printed(text: str, name: str = "stdout") -> NotebookNode:
@@ -97,14 +117,15 @@ def test_an_unreadable_tolerance_is_refused(value: str) -> None:
 
 def test_outputs_are_counted_and_read_as_a_reader_does() -> None:
     text = [printed("a\n"), printed("b\n")]
-    figure, drawing = shown("<Figure>", "image/png"), shown("<Figure>", "image/svg+xml")
+    figure, drawing = shown("<Figure>", "image/png", drawn()), shown("<Figure>", "image/svg+xml")
     styled = "<b>5</b> &lt;<style>p {}</style><img src='a'>"
 
     def differs(stored: list[NotebookNode], fresh: list[NotebookNode]) -> bool:
         return bool(list(compare(stored, fresh, None)))
 
     assert not differs(text, [printed("a b")])
-    assert not differs([figure], [shown("<Figure size 9x9>", "image/png", "new")])
+    assert not differs([figure], [shown("<Figure size 9x9>", "image/png", drawn())])
+    assert differs([figure], [shown("<Figure>", "image/png", drawn(origin="lower"))])
     assert differs([*text, figure], text) and differs(text, [*text, figure])
     assert differs([figure], [figure, figure]) and differs([figure], [drawing])
     assert not differs([shown("<HTML>", "text/html", styled)], [shown("5 < picture img")])
@@ -136,7 +157,7 @@ GOOD = {
     "skipped": "#| eval: false\nraise SystemExit",
     "bar": "from tqdm.notebook import tqdm\nfor _ in tqdm(range(3), leave=False): pass",
     "silent": "import sys\nobject()",
-    "python": "import os\nprint(sys.executable, os.getcwd(), sep='\\n')",
+    "python": "import os\nprint(sys.executable, os.listdir())",
     "last": "print('end')",
 }
 
@@ -179,8 +200,7 @@ def test_write_stores_what_nbdev_clean_keeps(good: Path) -> None:
     assert outputs_of(notebook, "skipped") == [printed("left alone")]
     assert [*outputs_of(notebook, "picture")[0].data] == ["image/png", "text/plain"]
     assert outputs_of(notebook, "bar") == []
-    python, folder = outputs_of(notebook, "python")[0].text.splitlines()
-    assert python == sys.executable and folder == str(good.parent.resolve())
+    assert outputs_of(notebook, "python")[0].text == f"{sys.executable} []\n", "an empty folder"
     assert json.loads(text)["metadata"] == {"kernelspec": {"display_name": "none", "name": "none"}}
 
 
@@ -194,6 +214,73 @@ def test_small_changes_pass(good: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main([str(path)]) == 0, capsys.readouterr().out
     assert path.read_text(encoding="utf-8") == text
     assert capsys.readouterr().out.splitlines()[-1].split()[::2] == ["total", "ok"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"title": "An anti-diagonel"},
+        {"title": "A diagonal"},
+        {"origin": "lower"},
+        {"cmap": "cividis"},
+        {"vmax": 2},
+    ],
+)
+def test_a_picture_that_its_code_no_longer_draws_is_noticed(other: dict) -> None:
+    assert changed(drawn(), drawn()) == 0
+    assert changed(drawn(), drawn(**other)) > SHARE
+
+
+def test_a_picture_of_another_size_is_another_picture() -> None:
+    wide = base64.b64encode(_png(np.zeros((50, 90, 3), np.uint8))).decode()
+    high = base64.b64encode(_png(np.zeros((90, 50, 3), np.uint8))).decode()
+    assert changed(wide, wide) == 0 and changed(wide, high) == 1
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "code, what",
+    [
+        (
+            "import urllib.request; urllib.request.urlopen('http://example.org')",
+            "reach the network",
+        ),
+        ("import socket; socket.create_connection(('192.0.2.1', 80), 1)", "reach the network"),
+        (f"open({str(ROOT / 'nbs' / 'new.txt')!r}, 'w')", "write into the repository"),
+        (f"import os; os.mkdir({str(ROOT / 'new')!r})", "change the repository"),
+        (f"import os; os.remove({str(ROOT / 'README.md')!r})", "change the repository"),
+    ],
+)
+def test_a_notebook_reaches_neither_network_nor_repository(tmp_path, capsys, code, what) -> None:
+    path = tmp_path / "bold.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell(code)]), path)
+    assert main([str(path)]) == 1
+    assert f"a notebook may not {what}" in capsys.readouterr().out
+    assert not (ROOT / "nbs" / "new.txt").exists() and (ROOT / "README.md").exists()
+
+
+def test_each_notebook_imports_only_what_it_is_allowed_to() -> None:
+    """What the library requires, the standard library, and this repository."""
+    config = ConfigParser(delimiters=["="])
+    config.read(ROOT / "settings.ini", encoding="utf-8")
+    allowed = {part.split(">=")[0] for part in config["DEFAULT"]["requirements"].split()}
+    allowed |= {"revtrans", "benchmarks", "IPython", *sys.stdlib_module_names}
+    for path in (ROOT / "nbs").glob("*.ipynb"):
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "code":
+                source = re.sub(r"(?m)^[%!].*$", "", cell.source)
+                for node in ast.walk(ast.parse(source)):
+                    names = [alias.name for alias in getattr(node, "names", [])]
+                    if isinstance(node, ast.ImportFrom):
+                        names = [node.module]
+                    if isinstance(node, ast.Import | ast.ImportFrom):
+                        found = {name.split(".")[0] for name in names}
+                        assert found <= allowed, f"{path.name}: {found - allowed}"
 
 
 def test_each_fault_is_reported(good: Path, capsys: pytest.CaptureFixture[str]) -> None:

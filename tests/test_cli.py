@@ -11,19 +11,20 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from revtrans import cli, training
+from revtrans import cli
+from revtrans import files as saving
 
 SCRIPT = Path(sys.executable).with_name("revtrans")
 SIZES = ["--max-length", "3", "--d-model", "8", "--n-heads", "2", "--d-ff", "8", "--n-layers", "1"]
 TINY = ["--symbols", "abc", *SIZES, "--steps", "2", "--device", "cpu"]
 COMMON = {"-h, --help", "--device DEVICE"}
-TRAINING = {"--out DIR", "--steps STEPS", "--seed SEED"}
+TRAINING = {"--out DIR", "--steps N", "--seed N"}
 OPTIONS = {
     "demo": COMMON | TRAINING | {"TEXT"},
     "train": COMMON
     | TRAINING
     | {"--symbols SYMBOLS", "--positions POSITIONS", "--max-length N", "--d-model N"}
-    | {"--n-heads N", "--d-ff N", "--n-layers N"},
+    | {"--n-heads N", "--d-ff N", "--n-layers N", "--every N", "--resume"},
     "reverse": COMMON | {"MODEL", "TEXT", "--beam BEAM"},
     "map": COMMON | {"MODEL", "TEXT", "--out FILE"},
 }
@@ -32,7 +33,7 @@ OPTIONS = {
 @pytest.fixture
 def saved(trained, tmp_path) -> str:
     path = tmp_path / "trained.safetensors"
-    training.save(trained, path)
+    saving.save(trained, path)
     return str(path)
 
 
@@ -53,9 +54,9 @@ def test_train_reverse_and_map_follow_on_each_other(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "trained 2 steps on cpu" in shown
     assert f"wrote {model}" in shown and f"wrote {out / 'training.png'}" in shown
-    assert files(out) == ["model.safetensors", "training.png"]
+    assert files(out) == ["checkpoint.safetensors", "model.safetensors", "training.png"]
     assert_picture(out / "training.png")
-    assert training.load(model).config.d_model == 8
+    assert saving.load(model).config.d_model == 8
 
     assert cli.main(["reverse", str(model), "abc", "", "c"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
@@ -110,7 +111,9 @@ def test_help_lists_commands_and_exit_codes(capsys):
     shown = capsys.readouterr().out
     assert ended.value.code == 0
     assert all(f"\n    {command} " in shown for command in OPTIONS)
-    assert all(code in shown for code in ("0 success", "1 error", "2 wrong usage", "130 inter"))
+    assert all(
+        code in shown for code in ("0 success", "1 error", "2 wrong usage", "130 Ctrl-C", "143 SIG")
+    )
 
 
 @pytest.mark.parametrize(
@@ -151,7 +154,7 @@ def test_wrong_usage_ends_with_2(arguments, capsys):
         ("reverse {notes} abc", "{notes} is not a whole safetensors file"),
         ("reverse {saved} xyz", "'x' (position 0) is not in the vocabulary 'abcde'"),
         ("reverse {saved} abcdea", "6 symbols; this model reads at most 5"),
-        ("reverse {saved} abc --beam 0", "beam must be at least 1, not 0"),
+        ("reverse {saved} abc --beam 0", "beam must be a whole number of at least 1, not 0"),
         ("reverse {saved} abc --device gpu", "'gpu' is not usable here"),
         ("map {new} abc --out {new}/m.png", "there is no saved model at {new}"),
         ("map {saved} abx --out {new}/m.png", "'x' (position 2)"),
@@ -203,7 +206,8 @@ def test_the_installed_command_reverses(saved):
     assert (done.returncode, done.stdout, done.stderr) == (0, "cba\n", "")
 
 
-def test_the_installed_command_obeys_a_real_ctrl_c(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_installed_command_obeys_a_real_signal(tmp_path, number):
     running = subprocess.Popen(
         [SCRIPT, "train", "--out", tmp_path, *TINY, "--steps", "1000000"],
         stderr=subprocess.PIPE,
@@ -213,10 +217,68 @@ def test_the_installed_command_obeys_a_real_ctrl_c(tmp_path):
     shown = b""
     while b"loss=" not in shown and running.poll() is None:
         shown += os.read(running.stderr.fileno(), 1000)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(number)
     shown += running.communicate(timeout=60)[1]
-    assert running.returncode == 130
+    assert running.returncode == 128 + number
     assert b"Traceback" not in shown and shown.endswith(b"revtrans: interrupted\n")
+    kept = re.search(
+        rb"(\d+) of 1000000 steps are kept: revtrans train --out (\S+) --resume", shown
+    )
+    assert kept[2].decode() == str(tmp_path) and files(tmp_path) == ["checkpoint.safetensors"]
+    _, history = saving.peek_checkpoint(tmp_path / "checkpoint.safetensors")
+    assert len(history["loss"]) == int(kept[1]) > 0
+
+
+def interrupted(plain, monkeypatch, out: Path, *options: str, at: int = 5) -> int:
+    """Begin a training and end it by SIGTERM at a step; the exit code."""
+    step, calls = plain.training._step, []
+
+    def counting(*arguments):
+        calls.append(1)
+        if len(calls) == at:
+            signal.raise_signal(signal.SIGTERM)
+        step(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plain.training, "_step", counting)
+        return plain.cli.main(["train", "--out", str(out), *options])
+
+
+def test_resume_takes_everything_from_the_checkpoint(plain, monkeypatch, tmp_path, capsys):
+    typed = [*TINY[:-4], "--steps", "9", "--seed", "3", "--positions", "rotary", "--every", "2"]
+    assert plain.cli.main(["train", "--out", str(tmp_path / "whole"), *typed]) == 0
+    assert interrupted(plain, monkeypatch, tmp_path / "cut", *typed) == 143
+    assert files(tmp_path / "cut") == ["checkpoint.safetensors"]
+    assert plain.cli.main(["train", "--out", str(tmp_path / "cut"), "--resume"]) == 0
+    assert "trained 9 steps" in capsys.readouterr().out
+    ours, theirs = (tmp_path / name / "model.safetensors" for name in ("cut", "whole"))
+    assert ours.read_bytes() == theirs.read_bytes()
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "options, reason",
+    [
+        ("--resume --steps 10", "made with steps 9, not 10"),
+        ("--resume --seed 1", "made with seed 0, not 1"),
+        ("--resume --d-model 16", "made with d_model 8, not 16"),
+        ("", "holds a training that was begun: 5 of 9 steps; go on with --resume, or remove"),
+    ],
+)
+def test_a_begun_training_is_not_lost_by_a_slip(
+    plain, monkeypatch, tmp_path, capsys, options, reason
+):
+    assert interrupted(plain, monkeypatch, tmp_path, *TINY[:-4], "--steps", "9") == 143
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+    capsys.readouterr()
+    assert plain.cli.main(["train", "--out", str(tmp_path), *options.split()]) == 1
+    assert reason in capsys.readouterr().err
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_without_a_checkpoint_there_is_nothing_to_resume(plain, tmp_path, capsys):
+    assert plain.cli.main(["train", "--out", str(tmp_path / "new"), "--resume"]) == 1
+    assert "there is no saved checkpoint at" in capsys.readouterr().err
     assert not files(tmp_path)
 
 

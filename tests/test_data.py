@@ -1,5 +1,6 @@
 """Text to ids and back, batches and their shift, two splits that share nothing."""
 
+import sys
 import unicodedata
 from itertools import product
 
@@ -11,10 +12,12 @@ import torch.nn.functional as F
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from revtrans.attention import split_heads
+from revtrans.attention import padding_mask
 from revtrans.data import Batch, PairsTask, ReversalTask, Task, Vocab, in_held_out, make_batch
+from revtrans.errors import InputValueError
 
-SYMBOLS = st.characters(exclude_categories=["M", "Cs"])
+KOREAN_PARTS = [*map(chr, range(0x1160, 0x1200)), *map(chr, range(0xD7B0, 0xD800))]
+SYMBOLS = st.characters(exclude_categories=["M", "Cs", "Cf"], exclude_characters=KOREAN_PARTS)
 
 
 def nfc(text: str) -> str:
@@ -26,16 +29,16 @@ def strings(ids: torch.Tensor) -> list[str]:
 
 
 def test_every_annotation_is_checked_here_but_not_for_users(plain):
-    one_axis_too_many = torch.zeros(3, 1, 2, 4)
+    not_enough = torch.zeros(2, 4).long()
     with pytest.raises(jaxtyping.TypeCheckError):
-        split_heads(one_axis_too_many, 2)
-    assert plain.attention.split_heads(one_axis_too_many, 2).dim() == 5
+        padding_mask(not_enough[0])
+    with pytest.raises(plain.errors.InputTypeError):
+        plain.attention.padding_mask(not_enough[0])
 
 
 @given(st.lists(SYMBOLS, min_size=1, max_size=30, unique=True), st.data())
 def test_any_text_survives_encoding_and_decoding(symbols, data):
     alphabet = "".join(symbols)
-    # A few symbols are written with others in NFC, such as two Korean letters that become one.
     assume(nfc(alphabet) == alphabet)
     text = data.draw(st.text(st.sampled_from(symbols), max_size=20))
     assume(set(nfc(text)) <= set(symbols))
@@ -43,6 +46,36 @@ def test_any_text_survives_encoding_and_decoding(symbols, data):
     ids = vocab.encode(text)
     assert all(vocab.n_special <= i < len(vocab) for i in ids)
     assert vocab.decode(ids) == nfc(text)
+
+
+def test_no_two_symbols_become_one_in_nfc():
+    """Every second half of a composition that Unicode knows is refused, Korean ones included."""
+    second = set(KOREAN_PARTS)
+    for i in range(sys.maxunicode + 1):
+        parts = unicodedata.decomposition(chr(i)).split()
+        if len(parts) == 2 and "<" not in parts[0]:
+            whole = "".join(chr(int(part, 16)) for part in parts)
+            if nfc(whole) == chr(i):
+                second.add(whole[1])
+    assert len(second) > 200
+    for symbol in second:
+        with pytest.raises(InputValueError, match="cannot stand alone"):
+            Vocab(f"a{symbol}"[-1:])
+
+
+@pytest.mark.parametrize("text", ["שלום", "مرحبا", "👩🚀😀", "안녕", "नमस्ते"[:2], "𝔸𝔹"])
+def test_a_symbol_is_a_code_point_in_reading_order(text):
+    vocab = Vocab("".join(sorted(set(text))))
+    assert vocab.decode(vocab.encode(text)) == text
+    assert vocab.decode(vocab.encode(text)[::-1]) == text[::-1] and len(vocab) == 3 + len(set(text))
+
+
+def test_an_emoji_with_joiners_is_refused_by_name_as_text_and_as_alphabet():
+    astronaut = "👩\u200d🚀"
+    with pytest.raises(InputValueError, match=r"'\\u200d' \(position 1\) is not in the vocabulary"):
+        Vocab("👩🚀").encode(astronaut)
+    with pytest.raises(InputValueError, match="position 1, zero width joiner"):
+        Vocab(astronaut)
 
 
 def test_a_letter_is_one_symbol_however_it_was_typed():

@@ -1,37 +1,27 @@
-"""The loss, the metrics, the schedule, the loop, and the file."""
+"""The loss, the metrics, the schedule and the loop."""
 
-import json
 import math
 import re
-from pathlib import Path
 
 import checks
 import pytest
 import torch
-from safetensors import safe_open
 from torch_peers import assert_close
 
 from revtrans.data import PairsTask, ReversalTask
 from revtrans.decoding import greedy
-from revtrans.model import Transformer
+from revtrans.model import Transformer, choose_device
 from revtrans.training import (
-    choose_device,
     cross_entropy,
     exact_match,
     fit,
     learning_rate,
-    load,
     predict,
-    save,
     token_accuracy,
 )
 
 TASK = ReversalTask("abcde", max_length=4)
 QUICK = {"batch_size": 16, "eval_every": 5, "eval_size": 20, "progress": False}
-
-
-def weights(model: Transformer) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
 def test_the_loss_ignores_padding():
@@ -154,7 +144,7 @@ def test_the_same_seed_gives_the_same_bits_and_leaves_the_global_state():
     for seed in (0, 0, 1):
         model = checks.tiny(dropout=0.1)
         history = fit(model, TASK, steps=6, **QUICK, seed=seed)
-        runs.append((weights(model), history))
+        runs.append((checks.weights(model), history))
     assert torch.equal(runs[0][0], runs[1][0]) and not torch.equal(runs[0][0], runs[2][0])
     assert runs[0][1].loss == runs[1][1].loss != runs[2][1].loss
     assert runs[0][1].exact_match == runs[1][1].exact_match
@@ -172,11 +162,11 @@ def test_ctrl_c_hands_back_the_history_and_a_usable_model():
             raise KeyboardInterrupt
 
     model = checks.tiny(dropout=0.1)
-    before = weights(model)
+    before = checks.weights(model)
     history = fit(model, TASK, steps=50, **QUICK, callback=stop)
     assert history.interrupted and history.step == [0, 5, 10]
     assert len(history.loss) == len(history.rate) == 10
-    assert not model.training and not torch.equal(weights(model), before)
+    assert not model.training and not torch.equal(checks.weights(model), before)
     batch = TASK.sample(5, checks.seeded())
     assert model(batch.source, batch.decoder_input).isfinite().all()
 
@@ -213,58 +203,6 @@ def test_without_a_device_the_best_there_is_is_chosen(monkeypatch):
         assert choose_device().type == expected
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"tied": False}, {"positions": "learned"}, {"symbols": "ñ😀 ", "dropout": 0.5}]
-)
-def test_a_saved_model_comes_back_bit_for_bit(tmp_path, changes):
-    model, path = checks.tiny(3, **changes), tmp_path / "model.safetensors"
-    save(model.train(), path)
-    again = load(path)
-    assert again.config == model.config and not again.training
-    assert again.state_dict().keys() == model.state_dict().keys()
-    assert all(torch.equal(t, model.state_dict()[name]) for name, t in again.state_dict().items())
-    batch = checks.reversal_batch(model.vocab, [model.vocab.symbols])
-    logits = (m(batch.source, batch.decoder_input) for m in (model.eval(), again))
-    assert torch.equal(*logits)
-
-
-def test_the_file_is_data_only(tmp_path):
-    path = tmp_path / "model.safetensors"
-    save(checks.tiny(), path)
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-    assert metadata["format"] == "revtrans"
-    assert json.loads(metadata["config"])["symbols"] == "abcde"
-    content = path.read_bytes()
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    assert {entry["dtype"] for name, entry in header.items() if name[:2] != "__"} == {"F32"}
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("failing", ["write_bytes", "replace"])
-def test_a_failed_save_leaves_the_old_file_whole_and_nothing_else(tmp_path, monkeypatch, failing):
-    path = tmp_path / "model.safetensors"
-    save(checks.tiny(0), path)
-    before = path.read_bytes()
-
-    def fail(self, *arguments):
-        with self.open("wb") as file:
-            file.write(b"half")
-        raise OSError("the disk is full")
-
-    monkeypatch.setattr(Path, failing, fail)
-    with pytest.raises(OSError, match="the disk is full"):
-        save(checks.tiny(1), path)
-    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == before
-
-
-def test_saving_replaces_the_file(tmp_path):
-    path = tmp_path / "model.safetensors"
-    for seed in (0, 1):
-        save(checks.tiny(seed), str(path))
-    assert torch.equal(weights(load(path)), weights(checks.tiny(1)))
-
-
 def test_a_progress_bar_shows_loss_and_exact_match(capsys):
     fit(checks.tiny(), TASK, steps=3, batch_size=2, eval_every=1, eval_size=2)
     shown = capsys.readouterr().err
@@ -296,4 +234,4 @@ def test_ctrl_c_in_a_measurement_leaves_whole_lists(monkeypatch):
 @pytest.mark.parametrize("device", ["meta", 3.5])
 def test_a_device_that_cannot_compute_is_refused(plain, device):
     with pytest.raises(ValueError, match="is not usable here"):
-        plain.training.choose_device(device)
+        plain.model.choose_device(device)

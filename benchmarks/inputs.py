@@ -1,0 +1,643 @@
+"""Thousands of inputs, sensible and not, for every public function and for the command line.
+
+For each: either one of the library's own errors, or an answer that an independent computation
+confirms. Anything else (a wrong answer, NaN, another exception) ends the study with the input.
+"""
+
+import contextlib
+import inspect
+import io
+import math
+import tempfile
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from revtrans import (
+    attention,
+    cli,
+    data,
+    decoding,
+    errors,
+    files,
+    model,
+    plotting,
+    positions,
+    training,
+)
+from revtrans import recurrent as lstm
+from revtrans.data import Batch, PairsTask, ReversalTask, Vocab
+from revtrans.errors import RevtransError
+from revtrans.model import Transformer, TransformerConfig
+
+from .common import show
+
+SIZES = {"symbols": "abc", "max_length": 4, "d_model": 8, "n_heads": 2, "d_ff": 8, "n_layers": 1}
+MODEL = Transformer(TransformerConfig(**SIZES)).eval()
+LSTM = lstm.Recurrent(lstm.RecurrentConfig("abc", max_length=4, d_model=8)).eval()
+TASK = ReversalTask("abc", max_length=4)
+VOCAB = MODEL.vocab
+LETTERS = "abcñ \u0303\u05d0\u0627😀👩\u200d🚀\u1100\u1161\u11a8\ufe0f\u200f\ud800\x00Z"
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@st.composite
+def tensors(draw, dtypes=(torch.float32, torch.float64, torch.int64, torch.bool, torch.int32)):
+    """Small tensors of any kind."""
+    shape = draw(st.lists(st.integers(0, 4), max_size=4))
+    dtype = draw(st.sampled_from(dtypes))
+    if dtype.is_floating_point:
+        return torch.randn(shape, generator=generator(draw(st.integers(0, 9))), dtype=dtype)
+    low, high = draw(st.sampled_from([(0, 2), (0, 6), (3, 6), (-2, 9)]))
+    return torch.randint(low, high, shape, generator=generator(draw(st.integers(0, 9)))).to(dtype)
+
+
+def floats(*axes: st.SearchStrategy) -> st.SearchStrategy:
+    """Normal numbers, some of them large, in a shape that is drawn."""
+    return st.builds(
+        lambda shape, seed, scale: scale * torch.randn(shape, generator=generator(seed)),
+        st.tuples(*axes),
+        st.integers(0, 9),
+        st.sampled_from([1.0, 1.0, 0.0, 1e4, 1e18]),
+    )
+
+
+SMALL, FEW = st.integers(1, 3), st.integers(0, 3)
+
+
+def ids() -> st.SearchStrategy:
+    """Grids of the ids 0 to 5."""
+    return st.builds(
+        lambda rows, width, seed: torch.randint(0, 6, (rows, width), generator=generator(seed)),
+        SMALL,
+        st.integers(1, 4),
+        st.integers(0, 99),
+    )
+
+
+TEXT = st.text(LETTERS, max_size=6)
+GOOD_TEXT = st.text("abc", max_size=4)
+WORD = st.text("abcñ\u05d0😀 ", max_size=6)
+SHARES = st.sampled_from([0, 0, 0.1, 0.3, 0.5])
+WHOLE = st.one_of(st.integers(-2, 6), st.sampled_from([10**7, 10**18, 10**30, -(10**18)]))
+NUMBER = st.one_of(
+    st.floats(allow_nan=True, allow_infinity=True), st.floats(0, 1), st.integers(-2, 3)
+)
+THING = st.one_of(
+    st.sampled_from([None, True, False, "", "abc", b"abc", object, MODEL, LSTM, TASK, VOCAB, 1j]),
+    WHOLE,
+    NUMBER,
+    TEXT,
+    st.lists(st.one_of(WHOLE, TEXT), max_size=3),
+    st.dictionaries(TEXT, WHOLE, max_size=2),
+    tensors(),
+)
+SOURCE = st.builds(
+    lambda texts: data.make_batch(VOCAB, texts, [t[::-1] for t in texts]),
+    st.lists(GOOD_TEXT, min_size=1, max_size=4),
+)
+
+
+@st.composite
+def attended(draw) -> tuple:
+    """Query, key, value, mask, bias and dropout that fit each other."""
+    batch, n_query, n_key, d_head, d_value = (draw(SMALL) for _ in range(5))
+    scale, seed = draw(st.sampled_from([1.0, 1.0, 0.0, 1e4, 1e18])), draw(st.integers(0, 99))
+    chance = generator(seed)
+    query, key, value = (
+        scale * torch.randn(batch, *shape, generator=chance)
+        for shape in ((n_query, d_head), (n_key, d_head), (n_key, d_value))
+    )
+    shapes = [(n_query, n_key), (batch, 1, n_key), (n_key,), (batch, n_query, n_key)]
+    mask = torch.rand(draw(st.sampled_from(shapes)), generator=chance) < draw(st.floats(0, 1))
+    bias = torch.randn(draw(st.sampled_from(shapes)), generator=chance)
+    bias = torch.where(
+        bias > draw(st.floats(-3, 3)), bias, draw(st.sampled_from([-torch.inf, 0.0]))
+    )
+    chosen = [draw(st.sampled_from([None, one])) for one in (mask, bias)]
+    return query, key, value, *chosen, draw(st.sampled_from([0.0, 0.0, 0.3]))
+
+
+@st.composite
+def compared(draw, vocab: int | None = None) -> tuple:
+    """Predictions (or logits over so many symbols) and labels of the same shape."""
+    shape, chance = (draw(SMALL), draw(SMALL)), generator(draw(st.integers(0, 99)))
+    labels = torch.randint(0, 6, shape, generator=chance)
+    if vocab is None:
+        other = torch.randint(0, 6, shape, generator=chance)
+        return torch.where(torch.rand(shape, generator=chance) < 0.7, labels, other), labels
+    return draw(st.floats(0, 50)) * torch.randn(*shape, vocab, generator=chance), labels
+
+
+@st.composite
+def rows(draw) -> tuple:
+    """Two grids of ids with equally many rows."""
+    n, chance = draw(SMALL), generator(draw(st.integers(0, 99)))
+    return tuple(torch.randint(0, 6, (n, draw(SMALL)), generator=chance) for _ in range(2))
+
+
+@st.composite
+def labelled(draw, axes: int) -> tuple:
+    """Weights with that many axes, and labels that fit them."""
+    shape = [draw(SMALL) for _ in range(axes)]
+    return torch.rand(shape), "qrst"[: shape[-2]], list("klmn"[: shape[-1]])
+
+
+def finite(*found: torch.Tensor) -> None:
+    assert all(tensor.isfinite().all() for tensor in found), "not finite"
+
+
+def nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+# What an answer must satisfy, from the arguments and the answer.
+def is_vocab(found: Vocab, symbols: str) -> None:
+    assert found.symbols == nfc(symbols) and len(found) == 3 + len(found.symbols)
+    text = found.symbols + found.symbols[::-1]
+    assert found.decode(found.encode(text)) == text == nfc(text)
+
+
+def is_encoded(found: list[int], text: str) -> None:
+    assert "".join("abc"[i - 3] for i in found) == nfc(text)
+
+
+def is_decoded(found: str, numbers: object) -> None:
+    numbers = list(numbers)  # what stands after eos is not read
+    numbers = numbers[: numbers.index(2)] if 2 in numbers else numbers
+    assert found == "".join("abc"[i - 3] for i in numbers if i > 2)
+
+
+def is_batch(found: Batch, vocab: Vocab, sources: list, targets: list) -> None:
+    assert [vocab.decode(row) for row in found.source.tolist()] == [nfc(t) for t in sources]
+    for row, text in zip(found.target.tolist(), targets, strict=True):
+        n = len(nfc(text))
+        assert row[0] == 1 and row[n + 1] == 2 and not any(row[n + 2 :])
+        assert vocab.decode(row) == nfc(text)
+
+
+def is_split(found: torch.Tensor, source: torch.Tensor, share: float) -> None:
+    wider = torch.nn.functional.pad(source, (0, 3))
+    assert found.shape == source.shape[:1] and torch.equal(found, data.in_held_out(wider, share))
+    assert share not in (0, 1) or (found == bool(share)).all()
+
+
+def is_sample(found: Batch, n: int, _: object, split: str) -> None:
+    assert len(found) == n
+    for source, target in zip(found.source.tolist(), found.target.tolist()):
+        text = VOCAB.decode(source)
+        assert 1 <= len(text) <= 4 and VOCAB.decode(target) == text[::-1]
+    assert (data.in_held_out(found.source, 0.1) == (split == "held_out")).all()
+
+
+def is_task(found: ReversalTask, *_: object) -> None:
+    for split in ("train", "held_out"):
+        with contextlib.suppress(RevtransError):
+            batch = found.sample(3, generator(), split)
+            for source, target in zip(batch.source.tolist(), batch.target.tolist()):
+                assert found.vocab.decode(target) == found.vocab.decode(source)[::-1]
+
+
+def is_pairs(found: PairsTask, pairs: list, _: float) -> None:
+    known = {(nfc(a), nfc(b)) for a, b in pairs}
+    batch = found.sample(4, generator())
+    for source, target in zip(batch.source.tolist(), batch.target.tolist()):
+        assert (found.vocab.decode(source), found.vocab.decode(target)) in known
+
+
+def is_attention(found: tuple, query, key, value, mask, bias, dropout) -> None:
+    output, weights = found
+    finite(weights, output)
+    logits = query.double() @ key.double().transpose(-2, -1) / math.sqrt(query.shape[-1])
+    largest = torch.finfo(torch.float32).max
+    logits = logits if bias is None else (logits + bias).clamp(-largest, largest)
+    if mask is not None:
+        logits = logits.masked_fill(~mask, -torch.inf)
+    expected = logits.softmax(-1).nan_to_num(0.0)
+    if logits.nan_to_num(0.0, 0.0, 0.0).abs().max() < 1e3:
+        torch.testing.assert_close(weights.double(), expected, atol=1e-4, rtol=1e-3)
+        if dropout == 0:
+            torch.testing.assert_close(
+                output.double(), expected @ value.double(), atol=1e-2, rtol=1e-2
+            )
+
+
+def is_causal(found: torch.Tensor, n_query: int, n_key: int | None) -> None:
+    n_key = n_query if n_key is None else n_key
+    expected = [[k <= q + n_key - n_query for k in range(n_key)] for q in range(n_query)]
+    assert found.tolist() == expected
+
+
+def is_split_in_heads(found: torch.Tensor, x: torch.Tensor, n_heads: int) -> None:
+    d_head = x.shape[-1] // n_heads
+    parts = [x[..., h * d_head : (h + 1) * d_head] for h in range(n_heads)]
+    assert torch.equal(found, torch.stack(parts, 1))
+    assert torch.equal(attention.merge_heads(found), x)
+
+
+def is_waves(found: torch.Tensor, length: int, d_model: int) -> None:
+    for t in range(length):
+        for i in range(0, d_model, 2):
+            angle = t / 10000 ** (i / d_model)
+            assert abs(found[t, i] - math.sin(angle)) < 1e-4
+            assert abs(found[t, i + 1] - math.cos(angle)) < 1e-4
+
+
+def is_config(found: object, *arguments: object) -> None:
+    names = list(inspect.signature(type(found)).parameters)
+    assert all(getattr(found, n) == value for n, value in zip(names, arguments) if value == value)
+    if max(getattr(found, name, 0) for name in ("d_model", "d_ff", "n_layers")) < 20:
+        with contextlib.suppress(RevtransError):  # a scheme may need even sizes
+            built = (Transformer if isinstance(found, TransformerConfig) else lstm.Recurrent)(found)
+            finite(built.eval()(torch.tensor([[3]]), torch.tensor([[1]])))
+
+
+def is_logits(found: torch.Tensor, source: torch.Tensor, decoder_input: torch.Tensor) -> None:
+    finite(found)
+    assert found.shape == (*decoder_input.shape, 6)
+
+
+def is_loss(found: torch.Tensor, logits, labels, smoothing: float) -> None:
+    surprise, real = -logits.double().log_softmax(-1), labels != 0
+    right = surprise.gather(2, labels[..., None])[..., 0]
+    expected = ((1 - smoothing) * right + smoothing * surprise.mean(-1))[real].mean()
+    assert math.isclose(found.item(), expected.item(), rel_tol=1e-3, abs_tol=1e-4)
+
+
+def is_exact(found: float, predicted: torch.Tensor, labels: torch.Tensor) -> None:
+    rows = list(zip(predicted.tolist(), labels.tolist()))
+    right = [all(p == y for p, y in zip(*row) if y != 0) for row in rows]
+    assert math.isclose(found, sum(right) / len(right), rel_tol=1e-6)
+
+
+def is_accuracy(found: float, predicted: torch.Tensor, labels: torch.Tensor) -> None:
+    pairs = list(zip(predicted.flatten().tolist(), labels.flatten().tolist()))
+    right = [p == y for p, y in pairs if y != 0]
+    assert math.isclose(found, sum(right) / len(right), rel_tol=1e-6)
+
+
+def is_rate(found: float, step: int, steps: int, peak: float, warmup: float) -> None:
+    assert 0 <= found <= peak * (1 + 1e-12)
+
+
+def is_prediction(found: torch.Tensor, of: object, batch: Batch, free: object) -> None:
+    assert found.shape == batch.labels.shape
+    if not free:
+        logits = of(batch.source, batch.decoder_input)
+        assert torch.equal(found, logits.argmax(-1))
+
+
+def is_written(found: torch.Tensor, of: object, source: torch.Tensor, steps, cache) -> None:
+    written = torch.full((len(source), 1), 1)
+    with torch.no_grad():
+        for _ in range(found.shape[1]):
+            logits = _full(of, source, written)
+            over = (written == 2).any(1)
+            best = logits.argmax(-1).masked_fill(over, 0)
+            written = torch.cat([written, best[:, None]], 1)
+    assert torch.equal(written[:, 1:], found)
+
+
+def _full(of: torch.nn.Module, source: torch.Tensor, written: torch.Tensor) -> torch.Tensor:
+    if isinstance(of, Transformer):
+        memory, mask = of.encode(source)[0], attention.padding_mask(source)
+        return of.decode(written, memory, mask)[0][:, -1]
+    return of.decode(written, *of.encode(source))[0][:, -1]
+
+
+def is_beam(found: tuple, of: object, source: torch.Tensor, beam: int, steps, cache) -> None:
+    texts, scores = found
+    finite(scores)
+    assert len(texts) == len(source) and (scores <= 1e-4).all()
+    if beam == 1:
+        is_written(texts, of, source, steps, cache)
+
+
+def is_reversed(found: object, of: object, text: object, beam: int) -> None:
+    if isinstance(text, str):
+        assert isinstance(found, str)
+    else:
+        assert found == [decoding.reverse(of, one, beam) for one in text]
+
+
+def is_score(found: torch.Tensor, weights: torch.Tensor) -> None:
+    n = weights.shape[-1]
+    rows = range(min(n, weights.shape[-2]))
+    expected = sum(weights[..., t, n - 1 - t] for t in rows) / n if rows else None
+    finite(found)
+    if expected is not None:
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def is_maps(found: object, of: Transformer, source: object, target: object) -> None:
+    for maps in [found] if isinstance(source, str) else found:
+        finite(maps.encoder, maps.decoder, maps.cross)
+        assert maps.cross.shape[-2:] == (len(maps.target) + 1, len(maps.source))
+        if maps.source:
+            torch.testing.assert_close(maps.cross.sum(-1), torch.ones(maps.cross.shape[:-1]))
+
+
+def is_drawn(found: object, *_: object) -> None:
+    assert found is not None
+    plt.close("all")
+
+
+def is_trained(found: training.History, of: torch.nn.Module, *_: object) -> None:
+    finite(*of.parameters())
+    assert all(map(math.isfinite, found.loss)) and len(found.loss) == len(found.rate)
+
+
+def is_device(found: torch.device, asked: object) -> None:
+    torch.zeros(1, device=found)
+
+
+def _fit(task: object, options: dict) -> training.History:
+    of = Transformer(TransformerConfig(**SIZES))
+    found = training.fit(of, task, **{"steps": 2, "progress": False, "eval_size": 4, **options})
+    is_trained(found, of)
+    return found
+
+
+def _saved(path: object, device: object) -> Transformer:
+    with tempfile.TemporaryDirectory() as folder:
+        inside = f"{folder}/{path}" if isinstance(path, str) else path
+        files.save(MODEL, inside)
+        return files.load(inside, device)
+
+
+def is_the_model(found: Transformer, *_: object) -> None:
+    pairs = zip(found.parameters(), MODEL.parameters(), strict=True)
+    assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
+
+
+def _command(words: list[str]) -> int:
+    """The exit code. What is typed may name the files of a folder that is made afresh."""
+    with tempfile.TemporaryDirectory() as folder:
+        files.save(MODEL, f"{folder}/model")
+        (Path(folder) / "notes").write_text("no model")
+        typed = [word.replace("@", folder) for word in words]
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                code = cli.main(typed)
+            except SystemExit as ended:
+                code = ended.code
+        assert code in (0, 1, 2) and "Traceback" not in err.getvalue()
+        assert code != 1 or err.getvalue().splitlines()[-1].startswith("revtrans: error: ")
+        if code == 0 and words[:2] == ["reverse", "@/model"]:
+            assert "nan" not in out.getvalue()
+    return code
+
+
+WORDS = st.one_of(
+    st.sampled_from(
+        ["@/model", "@/notes", "@/missing", "@", "@/new", "@/m.png", "--beam", "--out"]
+    ),
+    st.sampled_from(["--steps", "--seed", "--every", "--resume", "--device", "cpu", "gpu", "-1"]),
+    st.sampled_from(
+        ["--d-model", "--n-heads", "--max-length", "--symbols", "--positions", "--help"]
+    ),
+    st.sampled_from(
+        ["0", "1", "2", "3", "1e9", "99999999999", "rotary", "abc", "ab", "", "ñ", "--"]
+    ),
+    TEXT,
+)
+TYPED = st.one_of(
+    st.lists(WORDS, max_size=5).map(lambda words: ["reverse", "@/model", *words]),
+    st.lists(WORDS, max_size=5).map(lambda words: ["map", "@/model", *words]),
+    st.lists(WORDS, max_size=6).map(
+        lambda words: ["train", "--out", "@/new", *words, "--steps", "1", "--d-model", "8"]
+    ),
+    st.lists(WORDS, max_size=4),
+)
+PATH = st.one_of(st.text("ab/.ñ\x00 ", max_size=8), st.sampled_from(["", ".", "..", "a" * 300]))
+OPTIONS = {
+    "steps": st.integers(1, 3),
+    "batch_size": st.integers(1, 3),
+    "lr": st.floats(1e-4, 0.1),
+    "warmup": st.floats(0, 0.9),
+    "clip": st.floats(0.1, 10),
+    "weight_decay": st.floats(0, 0.9),
+    "label_smoothing": st.floats(0, 0.9),
+    "eval_every": st.integers(1, 3),
+    "eval_size": st.integers(1, 3),
+    "seed": st.integers(0, 2**63 - 1),
+    "device": st.just("cpu"),
+    "progress": st.just(False),
+    "callback": st.none(),
+    "schedule": st.sampled_from([training.learning_rate, lambda *a: math.nan, lambda *a: 1e30]),
+    "checkpoint": st.sampled_from([None, "/proc/self/x", "no/such/folder/x"]),
+    "every": st.integers(1, 3),
+    "resume": st.sampled_from([None, "missing"]),
+}
+CONFIG = [
+    st.sampled_from(["abc", "a", "ñ😀"]),
+    st.integers(1, 6),
+    st.sampled_from([4, 8, 8, 6, 9]),
+    st.sampled_from([1, 2, 2, 3]),
+    st.integers(1, 8),
+    st.integers(1, 2),
+    st.floats(0, 0.9),
+    st.sampled_from(list(positions.SCHEMES)),
+    st.booleans(),
+]
+HISTORY = st.builds(training.History, st.lists(st.floats(0.1, 3), max_size=3))
+
+# Each function with what each argument sensibly is, and what confirms its answer.
+TARGETS: dict[str, tuple[Callable, list[st.SearchStrategy], Callable]] = {
+    "Vocab": (Vocab, [TEXT], is_vocab),
+    "Vocab.encode": (VOCAB.encode, [GOOD_TEXT], is_encoded),
+    "Vocab.decode": (VOCAB.decode, [st.lists(st.integers(0, 5), max_size=6)], is_decoded),
+    "make_batch": (
+        data.make_batch,
+        [st.just(VOCAB), *[st.lists(GOOD_TEXT, min_size=1, max_size=2)] * 2],
+        is_batch,
+    ),
+    "in_held_out": (data.in_held_out, [ids(), st.floats(0, 1)], is_split),
+    "ReversalTask": (
+        ReversalTask,
+        [st.sampled_from(["abc", "ab", "ñ"]), SMALL, st.integers(3, 5), SHARES],
+        is_task,
+    ),
+    "ReversalTask.sample": (
+        TASK.sample,
+        [st.integers(1, 5), st.builds(generator), st.sampled_from(["train", "held_out"])],
+        is_sample,
+    ),
+    "PairsTask": (
+        PairsTask,
+        [st.lists(st.tuples(WORD, WORD), min_size=1, max_size=9), SHARES],
+        is_pairs,
+    ),
+    "scaled_dot_product_attention": (
+        attention.scaled_dot_product_attention,
+        attended(),
+        is_attention,
+    ),
+    "padding_mask": (
+        attention.padding_mask,
+        [ids()],
+        lambda found, x: None if torch.equal(found[:, 0], x != 0) else 1 / 0,
+    ),
+    "causal_mask": (attention.causal_mask, [SMALL, st.one_of(st.none(), SMALL)], is_causal),
+    "split_heads, merge_heads": (
+        attention.split_heads,
+        [floats(SMALL, FEW, st.sampled_from([4, 6])), SMALL],
+        is_split_in_heads,
+    ),
+    "sinusoids": (positions.sinusoids, [FEW, st.sampled_from([2, 4, 8])], is_waves),
+    "TransformerConfig, Transformer": (TransformerConfig, CONFIG, is_config),
+    "RecurrentConfig, Recurrent": (
+        lstm.RecurrentConfig,
+        [CONFIG[0], st.integers(1, 6), st.integers(1, 8), st.booleans()],
+        is_config,
+    ),
+    "Transformer.forward": (MODEL, rows(), is_logits),
+    "Recurrent.forward": (LSTM, rows(), is_logits),
+    "choose_device": (model.choose_device, [st.sampled_from(["cpu", "gpu", "cpu:0"])], is_device),
+    "cross_entropy": (
+        training.cross_entropy,
+        st.tuples(compared(6), st.floats(0, 0.9)).map(lambda pair: (*pair[0], pair[1])),
+        is_loss,
+    ),
+    "exact_match": (training.exact_match, compared(), is_exact),
+    "token_accuracy": (training.token_accuracy, compared(), is_accuracy),
+    "learning_rate": (
+        training.learning_rate,
+        [FEW, st.integers(1, 9), st.floats(1e-6, 1), st.floats(0, 0.99)],
+        is_rate,
+    ),
+    "predict": (
+        training.predict,
+        [st.sampled_from([MODEL, LSTM]), SOURCE, st.booleans()],
+        is_prediction,
+    ),
+    "fit": (
+        _fit,
+        [st.just(TASK), st.fixed_dictionaries({}, optional=OPTIONS)],
+        lambda found, *_: None,
+    ),
+    "save, load": (_saved, [PATH, st.sampled_from(["cpu", "gpu", None])], is_the_model),
+    "greedy": (
+        decoding.greedy,
+        [
+            st.sampled_from([MODEL, LSTM]),
+            SOURCE.map(lambda batch: batch.source),
+            st.one_of(st.none(), st.integers(1, 5)),
+            st.booleans(),
+        ],
+        is_written,
+    ),
+    "beam_search": (
+        decoding.beam_search,
+        [
+            st.sampled_from([MODEL, LSTM]),
+            SOURCE.map(lambda batch: batch.source),
+            SMALL,
+            st.one_of(st.none(), st.integers(1, 5)),
+            st.booleans(),
+        ],
+        is_beam,
+    ),
+    "reverse": (
+        decoding.reverse,
+        [
+            st.sampled_from([MODEL, LSTM]),
+            st.one_of(GOOD_TEXT, TEXT, st.lists(GOOD_TEXT, max_size=4)),
+            SMALL,
+        ],
+        is_reversed,
+    ),
+    "antidiagonal_score": (plotting.antidiagonal_score, [floats(FEW, FEW, FEW)], is_score),
+    "attention_maps": (
+        plotting.attention_maps,
+        [
+            st.just(MODEL),
+            st.one_of(GOOD_TEXT, st.lists(GOOD_TEXT, min_size=1, max_size=2)),
+            st.one_of(st.none(), GOOD_TEXT, st.lists(GOOD_TEXT, min_size=1, max_size=2)),
+        ],
+        is_maps,
+    ),
+    "plot_attention": (
+        plotting.plot_attention,
+        labelled(2),
+        is_drawn,
+    ),
+    "plot_heads": (
+        plotting.plot_heads,
+        labelled(4),
+        is_drawn,
+    ),
+    "plot_batch": (plotting.plot_batch, [st.just(VOCAB), ids()], is_drawn),
+    "plot_history": (plotting.plot_history, [HISTORY], is_drawn),
+    "the command line": (_command, [TYPED], lambda found, words: None),
+}
+MODULES = (attention, cli, data, decoding, errors, files, model, plotting, positions, training)
+# What is public and takes no input of its own: it is tried through the functions above.
+BELOW = {"evaluating", "main", "remove_unfinished"}
+SLOW = {"plot_attention": 5, "plot_heads": 20, "plot_batch": 5, "plot_history": 20}
+
+
+def _arguments(sensible: st.SearchStrategy | list, name: str) -> st.SearchStrategy:
+    """All as they should be, or one of them anything at all."""
+    if name == "fit":  # its options are one argument here: spoil one of them
+        option = st.tuples(st.sampled_from(sorted(OPTIONS)), THING)
+        spoiled = st.tuples(st.just(TASK), option.map(lambda pair: dict([pair])))
+        return st.one_of(st.tuples(*sensible), spoiled, st.tuples(THING, st.just({})))
+    whole = st.tuples(*sensible) if isinstance(sensible, list) else sensible
+    if name == "the command line":
+        return whole
+    return st.one_of(whole, whole, st.tuples(whole, st.integers(0, 9), THING).map(_spoil))
+
+
+def _spoil(parts: tuple) -> tuple:
+    arguments, i, thing = parts
+    i %= len(arguments)
+    return (*arguments[:i], thing, *arguments[i + 1 :])
+
+
+def _study(function: Callable, confirm: Callable, counts: dict[str, int]) -> Callable:
+    def study(given: tuple) -> None:
+        counts["inputs"] += 1
+        try:
+            found = function(*given)
+        except RevtransError:
+            counts["refused"] += 1
+            plt.close("all")
+            return
+        counts["answered"] += 1
+        with torch.no_grad():
+            confirm(found, *given)
+
+    return study
+
+
+def inputs(n: int = 350, only: tuple[str, ...] = tuple(TARGETS)) -> list[dict]:
+    """`n` inputs for each function (fewer for those that draw)."""
+    matplotlib.use("Agg")
+    rows = []
+    for name in only:
+        function, sensible, confirm = TARGETS[name]
+        counts = {"inputs": 0, "refused": 0, "answered": 0}
+        how = settings(
+            max_examples=max(n // SLOW.get(name, 1), 2),
+            derandomize=True,
+            database=None,
+            deadline=None,
+            phases=[Phase.generate, Phase.shrink],
+            suppress_health_check=list(HealthCheck),
+        )
+        how(given(_arguments(sensible, name))(_study(function, confirm, counts)))()
+        rows.append({"function": name, **counts})
+    rows.append({"function": "all", **{key: sum(row[key] for row in rows) for key in counts}})
+    show(rows)
+    return rows

@@ -1,0 +1,218 @@
+"""Files: whole or not there at all, and nothing is believed that does not fit."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import checks
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from revtrans.errors import FileError
+from revtrans.files import load, read_tensors, save, write_file
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"tied": False}, {"positions": "learned"}, {"symbols": "ñ😀 ", "dropout": 0.5}]
+)
+def test_a_saved_model_comes_back_bit_for_bit(tmp_path, changes):
+    model, path = checks.tiny(3, **changes), tmp_path / "model.safetensors"
+    save(model.train(), path)
+    again = load(path)
+    assert again.config == model.config and not again.training
+    assert again.state_dict().keys() == model.state_dict().keys()
+    assert all(torch.equal(t, model.state_dict()[name]) for name, t in again.state_dict().items())
+    batch = checks.reversal_batch(model.vocab, [model.vocab.symbols])
+    logits = (m(batch.source, batch.decoder_input) for m in (model.eval(), again))
+    assert torch.equal(*logits)
+
+
+def test_the_file_is_data_only(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save(checks.tiny(), path)
+    with safe_open(path, framework="pt") as file:
+        about = json.loads(file.metadata()["revtrans"])
+    assert json.loads(about["config"])["symbols"] == "abcde"
+    content = path.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    assert {entry["dtype"] for name, entry in header.items() if name[:2] != "__"} == {"F32"}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_saving_replaces_the_file(tmp_path):
+    path = tmp_path / "model.safetensors"
+    for seed in (0, 1):
+        save(checks.tiny(seed), str(path))
+    assert torch.equal(checks.weights(load(path)), checks.weights(checks.tiny(1)))
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_whole_and_nothing_else(tmp_path, monkeypatch, failing):
+    path = tmp_path / "model.safetensors"
+    save(checks.tiny(0), path)
+    before = path.read_bytes()
+
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, failing, fail)
+    with pytest.raises(
+        FileError, match=r"cannot write .*model.safetensors: No space left on device"
+    ):
+        save(checks.tiny(1), path)
+    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == before
+
+
+def test_a_disk_that_is_really_full_leaves_the_old_file(tmp_path):
+    """The system refuses to let any file grow above 20 kB; the model needs more."""
+    path = tmp_path / "model.safetensors"
+    save(checks.tiny(0), path)
+    before = path.read_bytes()
+    assert len(before) > 25_000
+    code = """
+import resource, signal, sys
+from revtrans.files import FileError, save
+from revtrans.model import Transformer, TransformerConfig
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    save(Transformer(TransformerConfig()), sys.argv[1])
+except FileError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", code, path]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    assert done.stdout == f"cannot write {path}: File too large\n", done.stderr
+    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == before
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that nobody can write")
+def test_a_read_only_folder_is_one_clear_error():
+    with pytest.raises(FileError, match=r"cannot write /proc/self/model\.safetensors: "):
+        save(checks.tiny(), "/proc/self/model.safetensors")
+
+
+def test_only_a_whole_file_is_ever_seen(tmp_path, monkeypatch):
+    """At the moment of the move the new file is complete, and on the disk."""
+    path, synced, replace = tmp_path / "model.safetensors", [], os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_size))
+
+    def look(source, target):
+        assert Path(source).parent == tmp_path, "a move between folders is none"
+        assert synced == [Path(source).stat().st_size] and load(source).config.d_model == 16
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", look)
+    save(checks.tiny(), path)
+    assert path.exists() and len(synced) == 2, "file and folder"
+
+
+def header(path: Path) -> tuple[dict, bytes]:
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
+
+
+def with_header(path: Path, changed: dict, data: bytes) -> None:
+    text = json.dumps(changed).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def test_every_text_and_every_number_is_signed(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save(checks.tiny(symbols="abc", d_model=4, d_ff=4, n_layers=1), path)
+    described, data = header(path)
+    about = described["__metadata__"]["revtrans"]
+    assert about.count("abc") == 1
+    changed = {"revtrans": about.replace("abc", "acb")}
+    with_header(path, {**described, "__metadata__": changed}, data)
+    with pytest.raises(FileError, match="is damaged"):
+        load(path)
+    for place in range(0, len(data), 7):
+        damaged = bytearray(data)
+        damaged[place] ^= 1
+        with_header(path, described, bytes(damaged))
+        with pytest.raises(FileError, match="is damaged"):
+            load(path)
+    with_header(path, described, data)
+    load(path)
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        ({"version": "2"}, "has version 2 of the format; this revtrans reads 1"),
+        ({"kind": "checkpoint"}, "is a checkpoint, not a model"),
+        ({"version": None}, "has version None of the format"),
+    ],
+)
+def test_version_and_kind_are_named(tmp_path, change, reason):
+    path = tmp_path / "model.safetensors"
+    save(checks.tiny(), path)
+    with safe_open(path, framework="pt") as file:
+        about = json.loads(file.metadata()["revtrans"])
+    changed = {"revtrans": json.dumps({**about, **change})}
+    save_file(checks.tiny().state_dict(), path, changed)
+    with pytest.raises(FileError, match=reason):
+        load(path)
+
+
+@pytest.mark.parametrize("about", ["", "{", "[]", "5", "null", "[" * 100_000, '{"version": 1}'])
+def test_a_header_that_says_nothing_is_refused(tmp_path, about):
+    path = tmp_path / "model.safetensors"
+    save_file(checks.tiny().state_dict(), path, {"revtrans": about})
+    with pytest.raises(FileError, match=r"was not saved by revtrans|has version"):
+        load(path)
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        save(checks.tiny(), tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_header_that_declares_10_gb_costs_no_memory(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save(checks.tiny(), path)
+    described, data = header(path)
+    described["embedding.weight"] = {
+        "dtype": "F32",
+        "shape": [2_500_000_000],
+        "data_offsets": [0, 10_000_000_000],
+    }
+    with_header(path, described, data[:200])
+    with pytest.raises(FileError, match="is not a whole safetensors file"):
+        load(path)
+
+
+@pytest.mark.parametrize("offsets", [[-8, 0], [0, 10**18], [10**18, 10**18 + 16], [8, 0]])
+def test_data_outside_of_the_file_is_refused(tmp_path, offsets):
+    path = tmp_path / "x"
+    write_file(path, "demo", {"x": torch.zeros(4)})
+    described, data = header(path)
+    described["x"]["data_offsets"] = offsets
+    with_header(path, described, data)
+    with pytest.raises(FileError, match="is not a whole safetensors file"):
+        read_tensors(path, "demo", {"x": torch.zeros(4)})
+
+
+@pytest.mark.parametrize("size", [{"d_model": 10_000, "n_layers": 100}, {"d_ff": 100_000}])
+def test_a_giant_configuration_is_refused_by_its_shapes(tmp_path, size):
+    """The file is signed as it should be; built, the model would not fit into the memory."""
+    path, model = tmp_path / "model.safetensors", checks.tiny()
+    config = {"symbols": "abcde", "max_length": 8, "n_heads": 2, **size}
+    write_file(path, "model", model.state_dict(), config=json.dumps(config))
+    with pytest.raises(FileError, match=r"does not fit its configuration: .* is .*, not .*more"):
+        load(path)
+
+
+def test_a_tensor_of_another_type_is_refused(tmp_path):
+    path, model = tmp_path / "model.safetensors", checks.tiny()
+    config = json.dumps(vars(model.config))
+    write_file(path, "model", model.double().state_dict(), config=config)
+    with pytest.raises(FileError, match="F64"):
+        load(path)

@@ -1,0 +1,45 @@
+"""A few of the kills, spoiled files and inputs of benchmarks/, where the full counts are."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import inputs, survival
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_five_kills_lose_nothing():
+    rows = survival.kills(rounds=5, steps=150, seed=1)
+    assert len(rows) == 5
+    for row in rows:
+        assert row["readable"] and row["equal"] and not row["ended before"]
+        assert not row["left behind"]
+    assert any(row["inside a write"] for row in rows)
+
+
+# In processes of their own: there the library is as users run it, without checked annotations.
+@pytest.mark.parametrize("study", ["survival.files(n=300, seed=1)", "inputs.inputs(n=12)"])
+def test_files_and_inputs_are_refused_by_name_or_answered_rightly(study):
+    code = f"""
+from benchmarks import inputs, survival
+total = {study}[-1]
+assert not total.get("other") and not total.get("code run")
+assert total["refused"] > 0.2 * total.get("files", total.get("inputs"))
+print("done")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.endswith("done\n"), done.stdout + done.stderr
+
+
+def test_every_public_function_is_tried():
+    tried = " ".join(inputs.TARGETS)
+    public = {
+        name
+        for module in inputs.MODULES
+        for name in module.__all__
+        if name[0].islower() and not name.startswith(("check_", "write_", "read_", "peek_"))
+    }
+    assert {name for name in public if name not in tried} == set(inputs.BELOW)
