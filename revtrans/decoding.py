@@ -225,9 +225,10 @@ def reverse(model: nn.Module, text: str | Sequence[str], beam: int = 1) -> str |
         if length > limit:
             raise InputValueError(f"{one!r} has {length} symbols; this model reads at most {limit}")
     results = [""] * len(text)
-    order = [i for i in sorted(range(len(text)), key=lengths.__getitem__) if lengths[i]]
-    for begin in range(0, len(order), 256):
-        chunk = order[begin : begin + 256]
+    order = sorted(filter(lengths.__getitem__, range(len(text))), key=lambda i: -lengths[i])
+    while order:  # the longest first, together with others of about its length
+        rows = min(256, max(1, 2**14 // lengths[order[0]]))
+        chunk, order = order[:rows], order[rows:]
         source = make_batch(vocab, [text[i] for i in chunk], [""] * len(chunk)).source.to(device)
         ids = greedy(model, source) if beam == 1 else beam_search(model, source, beam)[0]
         for i, row in zip(chunk, ids.tolist()):

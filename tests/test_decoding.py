@@ -1,5 +1,6 @@
 """Greedy and beam search, the caches, and `reverse`."""
 
+import random
 from dataclasses import replace
 from itertools import product
 
@@ -148,6 +149,39 @@ def test_long_lists_are_reversed_in_the_same_way(trained):
     written = reverse(trained, texts)
     assert sum(one == text[::-1] for one, text in zip(written, texts)) >= 0.95 * len(texts)
     assert written[::100] == [reverse(trained, text) for text in texts[::100]]
+
+
+def test_ten_thousand_texts_in_small_batches_of_one_length_and_in_order(trained, monkeypatch):
+    """Equal to one by one, and no batch is larger than it may be, or padded by more than needed."""
+    chance, batches, decode = random.Random(0), [], decoding.greedy
+    different = ["".join(chance.choices("abcde", k=chance.randint(0, 5))) for _ in range(300)]
+    texts = chance.choices(different, k=10_000)
+    monkeypatch.setattr(
+        decoding, "greedy", lambda model, source: batches.append(source) or decode(model, source)
+    )
+    written = reverse(trained, texts)
+    assert sum(map(len, batches)) == sum(text != "" for text in texts) > 8000
+    assert max(map(len, batches)) <= 256
+    widths = [(source != Vocab.pad).sum(1) for source in batches]
+    assert sum(width.min() < width.max() for width in widths) <= 4, "where one length ends"
+    alone = {text: reverse(trained, text) for text in set(texts)}
+    assert written == [alone[text] for text in texts]
+
+
+def test_long_texts_go_in_smaller_batches(monkeypatch):
+    model, batches, decode = (
+        checks.tiny(max_length=2000, positions="end_window"),
+        [],
+        decoding.greedy,
+    )
+
+    def noting(model, source):
+        batches.append(source.shape)
+        return decode(model, source, max_steps=2)
+
+    monkeypatch.setattr(decoding, "greedy", noting)
+    reverse(model, ["ab" * 1000] * 20 + ["c"] * 300)
+    assert all(rows * width <= 2**14 for rows, width in batches) and max(batches)[0] == 256
 
 
 def test_symbols_are_counted_and_not_code_points():
