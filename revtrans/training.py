@@ -228,7 +228,8 @@ def _noted(signals: list[int]) -> Iterator[list[int]]:
 
     if threading.current_thread() is threading.main_thread():  # no other may set handlers
         before = {number: signal.getsignal(number) or signal.SIG_DFL for number in signals}
-        for number in signals:
+        before = {number: old for number, old in before.items() if old != signal.SIG_IGN}
+        for number in before:
             signal.signal(number, note)
     try:
         yield seen

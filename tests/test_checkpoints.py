@@ -20,6 +20,14 @@ TASK = ReversalTask("abcde", max_length=4)
 OPTIONS = {"steps": 20, "batch_size": 8, "eval_every": 4, "eval_size": 8, "progress": False}
 
 
+@pytest.fixture(autouse=True)
+def signals_as_in_a_terminal():
+    """A process in the background ignores Ctrl-C, and so would its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def stop_at(step: int, number: int = signal.SIGINT):
     def callback(at: int, model: torch.nn.Module) -> None:
         torch.rand(1)  # what a callback draws belongs to the run
@@ -213,6 +221,12 @@ def test_signals_act_as_before_when_the_training_is_over(tmp_path):
     )
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
     assert before[1] not in seen
+
+
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    history = fit(checks.tiny(), TASK, **OPTIONS, checkpoint=tmp_path / "c", callback=stop_at(8))
+    assert not history.interrupted and len(history.loss) == 20
 
 
 def test_a_second_ctrl_c_does_not_wait(tmp_path):
