@@ -253,10 +253,10 @@ def tables() -> int:
     return 0
 
 
-def figures() -> int:
-    """Draw all figures into benchmarks/figures."""
+def figures(folder: Path = HERE / "figures") -> int:
+    """Draw all figures into a folder."""
     matplotlib.use("Agg")
-    (HERE / "figures").mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True)
     drawn = {
         "accuracy": draw_accuracy(read("accuracy")["rows"]),
         "step_time": draw_step_time(read("step_time")["rows"]),
@@ -265,7 +265,8 @@ def figures() -> int:
         "length": length_tables.draw_length(read("length")["rows"]),
     }
     for name, figure in drawn.items():
-        figure.savefig(HERE / "figures" / f"{name}.png", dpi=120)
+        figure.savefig(folder / f"{name}.png", dpi=120)
+        plt.close(figure)
     return 0
 
 

@@ -18,6 +18,7 @@ Cells are counted from 0, text cells too.
 """
 
 import argparse
+import base64
 import html
 import json
 import math
@@ -130,7 +131,7 @@ def compare(
         yield from (("outputs differ", *piece) for piece in pieces if piece)
         for a, b in zip(*([o.data for o in of if "data" in o] for of in (stored, fresh))):
             if "image/png" in a and "image/png" in b:
-                moved = changed(a["image/png"], b["image/png"])
+                moved = changed(*(base64.b64decode(of["image/png"]) for of in (a, b)))
                 if moved > share:
                     yield (
                         f"pictures differ in {moved:.2%} of the pixels (allowed: {share:.2%})",

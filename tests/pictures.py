@@ -1,7 +1,7 @@
 """How far two pictures are from each other, and a guard for the kernels that draw them."""
 
-import base64
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -56,9 +56,9 @@ def guard(folder: str | Path, root: Path) -> None:
     (startup / "00-guard.py").write_text(GUARD + call)
 
 
-def changed(stored: str, fresh: str) -> float:
-    """The share of pixels that differ between two base64 PNGs; 1 if their sizes do not agree."""
-    old, new = (_pixels(text) for text in (stored, fresh))
+def changed(stored: bytes, fresh: bytes) -> float:
+    """The share of pixels that differ between two PNGs; 1 if their sizes do not agree."""
+    old, new = (_pixels(content) for content in (stored, fresh))
     height, width = (min(a, b) for a, b in zip(old.shape, new.shape[:2]))
     if max(abs(a - b) for a, b in zip(old.shape[:2], new.shape[:2])) > 8:
         return 1.0
@@ -66,7 +66,14 @@ def changed(stored: str, fresh: str) -> float:
     return float((np.abs(old - new).max(axis=2) > SHADE * 255).mean())
 
 
-def _pixels(text: str) -> np.ndarray:
-    image = Image.open(io.BytesIO(base64.b64decode(text)))
+def _pixels(content: bytes) -> np.ndarray:
+    image = Image.open(io.BytesIO(content))
     white = Image.new("RGBA", image.size, "white")
     return np.asarray(Image.alpha_composite(white, image.convert("RGBA")).convert("RGB"), dtype=int)
+
+
+if __name__ == "__main__":  # SHARE STORED FRESH: fails if more than that share of pixels differ
+    share, *paths = sys.argv[1:]
+    differing = changed(*(Path(path).read_bytes() for path in paths))
+    print(f"{differing:.2%} of the pixels of {paths[0]} differ (allowed: {float(share):.2%})")
+    sys.exit(differing > float(share))

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from pictures import SHARE, changed
 
 from benchmarks import common, report
 
@@ -14,6 +15,15 @@ FOLDER = Path(report.__file__).parent
 def test_readme_shows_the_stored_results():
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert report.with_tables(text) == text, "run python -m benchmarks tables"
+
+
+def test_the_figures_are_those_of_the_stored_results(tmp_path):
+    report.figures(tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {path.name for path in (FOLDER / "figures").iterdir()}
+    for name in names:
+        stored, fresh = ((place / name).read_bytes() for place in (FOLDER / "figures", tmp_path))
+        assert changed(stored, fresh) <= SHARE, f"{name}: run python -m benchmarks figures"
 
 
 def broken(tmp_path: Path, name: str, change) -> Path:
