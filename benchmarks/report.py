@@ -138,6 +138,7 @@ def _survival(folder: Path) -> Iterator[Must]:
     yield Must("inputs to functions and command line", tried["inputs"], 10_000, False)
     confirmed = (tried["refused"] + tried["answered"]) / tried["inputs"]
     yield Must("share refused by name or answered rightly", confirmed, 1, False)
+    yield Must("slowest input, seconds", tried["slowest s"], 10)
 
 
 MUSTS: list[Callable[[Path], Iterator[Must]]] = [

@@ -282,7 +282,7 @@ class PairsTask:
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str]], held_out: float = 0.1):
-        if isinstance(pairs, str) or not isinstance(pairs, Iterable):
+        if isinstance(pairs, str | Tensor) or not isinstance(pairs, Iterable):
             raise InputTypeError(f"pairs must be (source, target) pairs, not {pairs!r}")
         pairs = list(pairs)
         if not pairs:

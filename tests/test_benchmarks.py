@@ -111,6 +111,7 @@ def double(rows: list[dict], scheme: str, length: int) -> None:
         ("files", lambda rows: rows[-1].update({"MiB more at peak": 2000})),
         ("inputs", lambda rows: rows[-1].update(inputs=9999, refused=9999, answered=0)),
         ("inputs", lambda rows: rows[-1].update(refused=0)),
+        ("inputs", lambda rows: rows[-1].update({"slowest s": 11})),
     ],
 )
 def test_check_notices_a_figure_that_misses_its_must(tmp_path, capsys, name, change):
