@@ -14,10 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors.torch import load as from_bytes
 from safetensors.torch import load_file
 
 from revtrans.data import ReversalTask
-from revtrans.errors import FileError
+from revtrans.errors import FileError, InputValueError
 from revtrans.files import load, peek_checkpoint, save, write_file
 from revtrans.model import Transformer, TransformerConfig
 from revtrans.training import fit
@@ -26,7 +27,9 @@ from .common import show
 
 PROGRAM = [sys.executable, "-c", "import sys; from revtrans.cli import main; sys.exit(main())"]
 SIZES = {"symbols": "abcde", "max_length": 4, "d_model": 16, "n_heads": 2, "d_ff": 32}
-RUN = [part for name, size in SIZES.items() for part in (f"--{name.replace('_', '-')}", str(size))]
+# Of a size that takes some time to be written.
+KILLED = {"symbols": "abcde", "max_length": 4, "d_model": 256, "d_ff": 512, "n_layers": 1}
+RUN = [part for name, size in KILLED.items() for part in (f"--{name.replace('_', '-')}", str(size))]
 
 
 def _train(folder: Path, *options: str) -> list[str]:
@@ -40,12 +43,12 @@ def _end(folder: Path) -> dict:
     return {
         "model": (folder / "model.safetensors").read_bytes(),
         "history": {name: value for name, value in history.items() if name != "seconds"},
-        "tensors": {name: tensor.tolist() for name, tensor in tensors.items()},
+        "tensors": {name: hash(tensor.numpy().tobytes()) for name, tensor in tensors.items()},
     }
 
 
-def _kill(folder: Path, steps: int, wait: float, in_write: bool) -> dict:
-    """Start a training, kill it, and say where it was."""
+def _kill(folder: Path, steps: int, wait: float, size: int | None) -> dict:
+    """Start a training and kill it; with the `size` of a whole file, when one is being written."""
     process = subprocess.Popen(
         _train(folder, *RUN, "--steps", str(steps)),
         stdout=subprocess.DEVNULL,
@@ -54,18 +57,23 @@ def _kill(folder: Path, steps: int, wait: float, in_write: bool) -> dict:
     while process.poll() is None and not (folder / "checkpoint.safetensors").exists():
         time.sleep(0.001)
     time.sleep(wait)
-    while in_write and process.poll() is None and not _unfinished(folder):
+    while size and process.poll() is None and not _writing(folder, size):
         pass
     process.send_signal(signal.SIGKILL)
     process.wait()
     return {"inside a write": bool(_unfinished(folder)), "ended before": process.returncode == 0}
 
 
+def _writing(folder: Path, size: int) -> bool:
+    """Whether a new file stands beside the checkpoint, or the checkpoint itself is not whole."""
+    return bool(_unfinished(folder)) or (folder / "checkpoint.safetensors").stat().st_size < size
+
+
 def _unfinished(folder: Path) -> list[str]:
     return [name for name in os.listdir(folder) if name.startswith(".checkpoint")]
 
 
-def kills(rounds: int = 50, steps: int = 400, seed: int = 0) -> list[dict]:
+def kills(rounds: int = 50, steps: int = 60, seed: int = 0) -> list[dict]:
     """SIGKILL a real training at random moments, every other one inside a write; go on; compare.
 
     A checkpoint is written after every step. Equal means: all tensors of the last checkpoint
@@ -75,14 +83,12 @@ def kills(rounds: int = 50, steps: int = 400, seed: int = 0) -> list[dict]:
     with tempfile.TemporaryDirectory() as scratch:
         whole = Path(scratch) / "whole"
         subprocess.run(_train(whole, *RUN, "--steps", str(steps)), check=True, capture_output=True)
-        expected, seconds = (
-            _end(whole),
-            peek_checkpoint(whole / "checkpoint.safetensors")[1]["seconds"],
-        )
+        expected, path = _end(whole), whole / "checkpoint.safetensors"
+        seconds, size = peek_checkpoint(path)[1]["seconds"], int(0.9 * path.stat().st_size)
         rows = []
         for i in range(rounds):
             folder, row = Path(scratch) / str(i), {"kill": i}
-            row |= _kill(folder, steps, chance.uniform(0, 0.9 * seconds), bool(i % 2))
+            row |= _kill(folder, steps, chance.uniform(0, 0.8 * seconds), size if i % 2 else None)
             try:
                 row["at step"] = len(peek_checkpoint(folder / "checkpoint.safetensors")[1]["loss"])
                 row["readable"] = True
@@ -154,22 +160,32 @@ def _described(content: bytes, chance: random.Random) -> bytes:
 MUTATIONS = (_flip, _flip_in_header, _cut, _grow, _noise, _length, _described)
 
 
-def _forged(path: Path, model: Transformer, chance: random.Random) -> None:
+JUNK = [0, -1, 2, 3, 99, 10_000, 100_000, 10**30, 0.5, 1e999, "", "abc", None, True, [], {}, [[]]]
+
+
+def _forged(path: Path, good: bytes, kind: str, chance: random.Random) -> None:
     """A file that is signed as it should be, and says something that cannot be."""
-    about = {"config": json.dumps(vars(model.config))}
-    tensors = dict(model.state_dict())
-    junk = [0, -1, 2, 3, 99, 10_000, 100_000, 10**30, 0.5, "", "abc", None, True, [], {}, "rotary"]
-    if chance.random() < 0.7:
-        config = dict(vars(model.config))
-        config[chance.choice([*config, "other"])] = chance.choice(junk)
-        about["config"] = json.dumps(config)
-    elif chance.random() < 0.5:
-        about["config"] = chance.choice(["", "{", "[]", "null", "[" * 10_000, '{"a": 1e999}'])
-    else:
+    about, tensors = _about(good), from_bytes(good)
+    texts = {name: about[name] for name in about if name not in ("version", "kind", "digest")}
+    name = chance.choice(sorted(texts))
+    value = json.loads(texts[name])
+    if chance.random() < 0.2:
+        texts[name] = chance.choice(["", "{", "[]", "{}", "null", "[" * 10_000, '{"a": 1e999}'])
+    elif chance.random() < 0.3:
         name = chance.choice(sorted(tensors))
-        other = [tensors[name][:1], tensors[name].half(), torch.zeros(0), torch.tensor(1.0)]
-        tensors[name] = chance.choice(other)
-    write_file(path, "model", tensors, **about)
+        was = tensors[name]
+        tensors[name] = chance.choice([was[None], was.half(), torch.zeros(0), torch.tensor(1.0)])
+    elif isinstance(value, list):
+        texts[name] = json.dumps(chance.choice([value[1:], [*value, 5], ["x", *value], 5, {}]))
+    else:
+        value[chance.choice([*value, "other"])] = chance.choice([*JUNK, [0.5] * 3, [1e999] * 4])
+        texts[name] = json.dumps(value)
+    write_file(path, kind, tensors, **texts)
+
+
+def _about(content: bytes) -> dict[str, str]:
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return json.loads(header["__metadata__"]["revtrans"])
 
 
 def _readers(folder: Path) -> dict[str, tuple[bytes, Callable[[Path], object]]]:
@@ -208,14 +224,13 @@ def files(n: int = 3000, seed: int = 0) -> list[dict]:
         folder = Path(scratch)
         readers = _readers(folder)
         good = {kind: read(folder / kind) for kind, (_, read) in readers.items()}
-        model = Transformer(TransformerConfig(**SIZES))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for i in range(n):
             kind = ("model", "checkpoint")[i % 2]
             content, read = readers[kind]
             path = folder / "spoiled"
-            if kind == "model" and chance.random() < 0.2:
-                _forged(path, model, chance)
+            if chance.random() < 0.2:
+                _forged(path, content, kind, chance)
             else:
                 path.write_bytes(chance.choice(MUTATIONS)(content, chance))
             begin, watching[0] = time.perf_counter(), True
@@ -223,7 +238,7 @@ def files(n: int = 3000, seed: int = 0) -> list[dict]:
                 found = read(path)
                 same = all(torch.equal(found[name], tensor) for name, tensor in good[kind].items())
                 counts[kind]["equal" if same else "other"] += 1
-            except FileError:
+            except (FileError, InputValueError):  # the latter: a checkpoint of another training
                 counts[kind]["refused"] += 1
             except Exception as error:
                 counts[kind]["other"] += 1

@@ -48,7 +48,7 @@ def _save_history(history: History, path: Path) -> None:
     plt.close(figure)
 
 # %% ../nbs/12_command_line.ipynb #export--check-folder
-DEFAULTS = {"steps": 500, "seed": 0}
+DEFAULTS = {"steps": 500, "seed": 0, "every": 100}
 
 
 def _check_folder(path: Path) -> None:
@@ -61,20 +61,20 @@ def _check_folder(path: Path) -> None:
 def _train(
     arguments: argparse.Namespace,
     config: TransformerConfig,
-    defaults: dict[str, int],
+    defaults: dict[str, object],
     **options: object,
 ) -> Transformer:
     """Train on reversal, with a live progress bar, and save model and training curve."""
     _check_folder(arguments.out)
-    device = choose_device(arguments.device)
+    device = choose_device(arguments.device or defaults.get("device"))
     task = ReversalTask(config.symbols, max_length=config.max_length)
     steps, seed = (getattr(arguments, name, defaults[name]) for name in ("steps", "seed"))
     model = Transformer(config, seed)
     history = fit(model, task, steps=steps, seed=seed, device=device, **options)
     if history.interrupted:
-        if "checkpoint" in options and history.loss:
+        if history.kept:
             again = f"revtrans train --out {arguments.out} --resume"
-            print(f"{len(history.loss)} of {steps} steps are kept: {again}", file=sys.stderr)
+            print(f"{history.kept} of {steps} steps are kept: {again}", file=sys.stderr)
         raise _Interrupted(history.interrupted)
     print(
         f"trained {steps} steps on {device} in {history.seconds:.0f} s: exact match "
@@ -114,8 +114,8 @@ def _stored(path: Path, resume: bool) -> dict[str, object]:
         return peek_checkpoint(path)[0]
     if path.exists():
         settings, history = peek_checkpoint(path)
-        done, steps = len(history["loss"]), settings["steps"]
-        if done < steps:
+        done, steps = history.get("kept"), settings.get("steps")
+        if done != steps:
             begun = f"{path.parent} holds a training that was begun: {done} of {steps} steps"
             raise FileError(f"{begun}; go on with --resume, or remove {path.name}")
     return {}
@@ -130,10 +130,10 @@ def _train_command(arguments: argparse.Namespace) -> None:
     _train(
         arguments,
         TransformerConfig(**config),
-        DEFAULTS | {name: stored[name] for name in DEFAULTS if name in stored},
+        DEFAULTS | stored,
         callback=lambda step, model: arguments.out.mkdir(parents=True, exist_ok=True),
         checkpoint=path,
-        every=arguments.every,
+        every=getattr(arguments, "every", stored.get("every", DEFAULTS["every"])),
         resume=path if arguments.resume else None,
     )
     for name in ("training.png", "model.safetensors"):
@@ -201,8 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     }
     for name, meaning in meanings.items():
         option(train, name, meaning, getattr(TransformerConfig, name))
-    every = "steps from one checkpoint to the next (%(default)s)"
-    train.add_argument("--every", type=int, metavar="N", default=100, help=every)
+    option(train, "every", "steps from one checkpoint to the next", DEFAULTS["every"])
     train.add_argument("--resume", action="store_true", help="go on from the checkpoint in DIR")
 
     back = command("reverse", _reverse_command, "reverse texts with a saved model")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Vocab', 'Batch', 'make_batch', 'in_held_out', 'Task', 'ReversalTask', 'PairsTask']
 
-# %% ../nbs/00_task.ipynb #8162c380
+# %% ../nbs/00_task.ipynb #40dcb0f6
 import math
 import operator
 import unicodedata
@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from .errors import InputTypeError, InputValueError, check_has, check_tensor, check_whole
+from . import errors
+from .errors import InputTypeError, InputValueError
 
 # %% ../nbs/00_task.ipynb #export-vocab
 class Vocab:
@@ -59,7 +60,9 @@ class Vocab:
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, without bos and eos. Raises InputValueError for an unknown symbol."""
         if not isinstance(text, str):
-            raise InputTypeError(f"text must be a string, not {type(text).__name__}: {text!r}")
+            raise InputTypeError(
+                f"text must be a string, not {type(text).__name__}: {errors.shown(text)}"
+            )
         text = unicodedata.normalize("NFC", text)
         for i, symbol in enumerate(text):
             if symbol not in self._ids:
@@ -103,8 +106,8 @@ class Batch:
     target: Int[Tensor, "batch target_and_bos"]
 
     def __post_init__(self):
-        check_tensor("source", self.source, "int64", 2)
-        check_tensor("target", self.target, "int64", 2)
+        errors.check_tensor("source", self.source, "int64", 2)
+        errors.check_tensor("target", self.target, "int64", 2)
         if len(self.source) != len(self.target) or self.target.shape[1] < 1:
             shapes = f"{tuple(self.source.shape)} and {tuple(self.target.shape)}"
             raise InputValueError(f"source and target of shapes {shapes} do not make a batch")
@@ -131,7 +134,11 @@ class Batch:
         return self.labels != Vocab.pad
 
     def to(self, device: torch.device | str) -> "Batch":
-        return Batch(self.source.to(device), self.target.to(device))
+        try:
+            return Batch(self.source.to(device), self.target.to(device))
+        except (RuntimeError, AssertionError, TypeError, ValueError, OverflowError):
+            errors.check_device(device)  # names it, if it is at fault
+            raise
 
 # %% ../nbs/00_task.ipynb #export-make-batch
 def make_batch(vocab: Vocab, sources: Sequence[str], targets: Sequence[str]) -> Batch:
@@ -139,10 +146,10 @@ def make_batch(vocab: Vocab, sources: Sequence[str], targets: Sequence[str]) -> 
 
     Raises InputValueError if the lists are empty, differ in length, or hold an unknown symbol.
     """
-    check_has("vocab", vocab, "Vocab", "encode", "bos", "eos")
+    errors.check_has("vocab", vocab, "Vocab", "encode", "bos", "eos")
     for name, texts in {"sources": sources, "targets": targets}.items():
         if isinstance(texts, str) or not isinstance(texts, Sequence):
-            raise InputTypeError(f"{name} must be a list of strings, not {texts!r}")
+            raise InputTypeError(f"{name} must be a list of strings, not {errors.shown(texts)}")
     if len(sources) != len(targets) or not sources:
         counts = f"{len(sources)} sources and {len(targets)} targets"
         raise InputValueError(f"{counts} do not make a batch")
@@ -165,9 +172,9 @@ def in_held_out(source: Int[Tensor, "batch source"], share: float) -> Bool[Tenso
 
     About `share` (0 to 1) of all strings do. Padding does not change the answer.
     """
-    check_tensor("source", source, "int64", 2)
+    errors.check_tensor("source", source, "int64", 2)
     if not isinstance(share, int | float) or not 0 <= share <= 1:
-        raise InputValueError(f"share must be from 0 to 1, not {share!r}")
+        raise InputValueError(f"share must be from 0 to 1, not {errors.shown(share)}")
     powers = source.new_full((source.shape[1],), _MULTIPLIER).cumprod(0)
     hashed = (source * powers).sum(1)
     for _ in range(2):
@@ -203,8 +210,8 @@ class ReversalTask:
         held_out: float = 0.1,
     ):
         self.vocab = Vocab(symbols)
-        check_whole("max_length", max_length, most=10**5)
-        check_whole("min_length", min_length, most=max_length)
+        errors.check_whole("max_length", max_length, most=10**5)
+        errors.check_whole("min_length", min_length, most=max_length)
         _check_held_out(held_out)
         self.min_length, self.max_length, self.held_out = min_length, max_length, held_out
         self._lengths = {split: self._with_strings(split) for split in ("train", "held_out")}
@@ -246,10 +253,10 @@ def _choose(
 ) -> Int[Tensor, "n ..."]:
     """`n` uniform picks, with repetition, from the choices of a split."""
     if split not in tuple(choices):
-        raise InputValueError(f"split must be 'train' or 'held_out', not {split!r}")
-    check_whole("n", n)
+        raise InputValueError(f"split must be 'train' or 'held_out', not {errors.shown(split)}")
+    errors.check_whole("n", n)
     if not isinstance(generator, torch.Generator):
-        raise InputTypeError(f"generator must be a torch.Generator, not {generator!r}")
+        raise InputTypeError(f"generator must be a torch.Generator, not {errors.shown(generator)}")
     if not len(choices[split]):
         raise InputValueError(
             f"the split {split!r} holds no string: change held_out or the alphabet"
@@ -259,7 +266,7 @@ def _choose(
 
 def _check_held_out(share: float) -> None:
     if not isinstance(share, int | float) or (share != 0 and not 0.01 <= share <= 0.5):
-        raise InputValueError(f"held_out must be 0 or from 0.01 to 0.5, not {share!r}")
+        raise InputValueError(f"held_out must be 0 or from 0.01 to 0.5, not {errors.shown(share)}")
 
 
 def _reversed_target(source: Int[Tensor, "n source"], lengths: Int[Tensor, " n"]) -> Tensor:
@@ -283,14 +290,16 @@ class PairsTask:
 
     def __init__(self, pairs: Iterable[tuple[str, str]], held_out: float = 0.1):
         if isinstance(pairs, str | Tensor) or not isinstance(pairs, Iterable):
-            raise InputTypeError(f"pairs must be (source, target) pairs, not {pairs!r}")
+            raise InputTypeError(f"pairs must be (source, target) pairs, not {errors.shown(pairs)}")
         pairs = list(pairs)
         if not pairs:
             raise InputValueError("a task needs at least one (source, target) pair")
         for i, pair in enumerate(pairs):
             strings = isinstance(pair, Sequence) and all(isinstance(text, str) for text in pair)
             if isinstance(pair, str) or not strings or len(pair) != 2:
-                raise InputValueError(f"item {i} is not a (source, target) pair: {pair!r}")
+                raise InputValueError(
+                    f"item {i} is not a (source, target) pair: {errors.shown(pair)}"
+                )
         _check_held_out(held_out)
         texts = [unicodedata.normalize("NFC", text) for pair in pairs for text in pair]
         self.vocab = Vocab("".join(sorted(set("".join(texts)))))

@@ -178,7 +178,7 @@ def beam_search(
 
     A beam of 1 is greedy decoding. Raises InputValueError if `beam` or `max_steps` is below 1.
     """
-    errors.check_whole("beam", beam, most=10_000)
+    errors.check_whole("beam", beam, most=1000)
     _check_model(model, source)
     errors.check_flag("cache", cache)
     max_steps, n = _check_steps(model, max_steps), len(source)
@@ -195,7 +195,7 @@ def beam_search(
         for _ in range(max_steps):
             log_p = state.step(ids).log_softmax(-1)
             log_p = torch.where(done[:, None], only_pad, log_p)
-            continued = scores[:, :, None] + log_p.view(n, beam, -1)
+            continued = scores[:, :, None] + log_p.view(n, beam, len(model.vocab))
             scores, best = continued.flatten(1).topk(beam)
             rows = (first_row + best // len(model.vocab)).flatten()
             ids = (best % len(model.vocab)).flatten()
@@ -213,21 +213,27 @@ def reverse(model: nn.Module, text: str | Sequence[str], beam: int = 1) -> str |
     Raises InputValueError for an unknown symbol or a text longer than the model's `max_length`,
     TypeError for anything that is not a string.
     """
-    errors.check_whole("beam", beam, most=10_000)
+    errors.check_whole("beam", beam, most=1000)
     _check_model(model, torch.zeros(0, 0).long())
+    if not all(p.isfinite().all() for p in model.parameters()):
+        raise InputValueError("the model has weights that are not finite numbers")
     if isinstance(text, str):
         return reverse(model, [text], beam)[0]
     if not isinstance(text, Sequence):
-        raise InputTypeError(f"text must be a string or a list of strings, not {text!r}")
+        raise InputTypeError(
+            f"text must be a string or a list of strings, not {errors.shown(text)}"
+        )
     vocab, limit, device = model.vocab, model.config.max_length, next(model.parameters()).device
     lengths = [len(vocab.encode(one)) for one in text]
     for one, length in zip(text, lengths):
         if length > limit:
-            raise InputValueError(f"{one!r} has {length} symbols; this model reads at most {limit}")
+            raise InputValueError(
+                f"{errors.shown(one)} has {length} symbols; this model reads at most {limit}"
+            )
     results = [""] * len(text)
     order = sorted(filter(lengths.__getitem__, range(len(text))), key=lambda i: -lengths[i])
     while order:  # the longest first, together with others of about its length
-        rows = min(256, max(1, 2**14 // lengths[order[0]]))
+        rows = min(256, max(1, 2**14 // (lengths[order[0]] * beam)))
         chunk, order = order[:rows], order[rows:]
         source = make_batch(vocab, [text[i] for i in chunk], [""] * len(chunk)).source.to(device)
         ids = greedy(model, source) if beam == 1 else beam_search(model, source, beam)[0]

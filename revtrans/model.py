@@ -56,7 +56,7 @@ class TransformerConfig:
         errors.check_flag("tied", self.tied)
         if self.positions not in tuple(SCHEMES):
             raise InputValueError(
-                f"positions must be one of {list(SCHEMES)}, not {self.positions!r}"
+                f"positions must be one of {list(SCHEMES)}, not {errors.shown(self.positions)}"
             )
 
 # %% ../nbs/04_encoder_decoder.ipynb #export-feedforward
@@ -200,7 +200,7 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig, seed: int = 0):
         super().__init__()
         if not isinstance(config, TransformerConfig):
-            raise InputTypeError(f"config must be a TransformerConfig, not {config!r}")
+            raise InputTypeError(f"config must be a TransformerConfig, not {errors.shown(config)}")
         errors.check_whole("seed", seed, least=0, most=2**63 - 1)
         self.config, self.vocab = config, Vocab(config.symbols)
         with torch.random.fork_rng(devices=[]):
@@ -282,8 +282,5 @@ def choose_device(device: torch.device | str | None = None) -> torch.device:
     if device is None:
         names = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         return torch.device(next((name for name, usable in names.items() if usable), "cpu"))
-    try:
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, TypeError, ValueError, OverflowError) as error:
-        raise InputValueError(f"device {device!r} is not usable here; 'cpu' always is") from error
+    errors.check_device(device)
     return torch.device(device)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RecurrentConfig', 'Recurrent', 'RecurrentState']
 
-# %% ../nbs/01_recurrence.ipynb #c512585f
+# %% ../nbs/01_recurrence.ipynb #54702385
 from dataclasses import dataclass
 from string import ascii_lowercase
 
@@ -14,8 +14,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from . import errors
 from .data import Vocab
-from .errors import InputTypeError, check_flag, check_ids, check_whole
+from .errors import InputTypeError
 
 # %% ../nbs/01_recurrence.ipynb #export-recurrentconfig
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class RecurrentConfig:
 
     def __post_init__(self):
         Vocab(self.symbols)
-        check_whole("max_length", self.max_length, most=10**5)
-        check_whole("d_model", self.d_model, most=10_000)
-        check_flag("attention", self.attention)
+        errors.check_whole("max_length", self.max_length, most=10**5)
+        errors.check_whole("d_model", self.d_model, most=10_000)
+        errors.check_flag("attention", self.attention)
 
 # %% ../nbs/01_recurrence.ipynb #export-recurrent
 class Recurrent(nn.Module):
@@ -48,8 +49,8 @@ class Recurrent(nn.Module):
     def __init__(self, config: RecurrentConfig, seed: int = 0):
         super().__init__()
         if not isinstance(config, RecurrentConfig):
-            raise InputTypeError(f"config must be a RecurrentConfig, not {config!r}")
-        check_whole("seed", seed, least=0, most=2**63 - 1)
+            raise InputTypeError(f"config must be a RecurrentConfig, not {errors.shown(config)}")
+        errors.check_whole("seed", seed, least=0, most=2**63 - 1)
         self.config, self.vocab, d_model = config, Vocab(config.symbols), config.d_model
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
@@ -64,7 +65,7 @@ class Recurrent(nn.Module):
         self, source: Int[Tensor, "batch source"], decoder_input: Int[Tensor, "batch target"]
     ) -> Float[Tensor, "batch target vocab"]:
         """The logits of the next symbol at every position of the target."""
-        check_ids(len(self.vocab), source=source, decoder_input=decoder_input)
+        errors.check_ids(len(self.vocab), source=source, decoder_input=decoder_input)
         return self.decode(decoder_input, *self.encode(source))[0]
 
     def embed(self, ids: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length d_model"]:

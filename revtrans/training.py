@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['cross_entropy', 'evaluating', 'predict', 'exact_match', 'token_accuracy', 'learning_rate', 'History', 'fit']
 
-# %% ../nbs/05_training.ipynb #4ea8056e
+# %% ../nbs/05_training.ipynb #349d232e
 import hashlib
 import math
 import os
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -23,7 +24,7 @@ from tqdm.auto import tqdm
 
 from . import errors
 from .data import Batch, Task, Vocab
-from .errors import FileError, InputTypeError, InputValueError, TrainingError
+from .errors import InputTypeError, InputValueError, TrainingError
 from .files import read_checkpoint, write_checkpoint
 from .model import choose_device
 
@@ -63,11 +64,14 @@ def evaluating(model: nn.Module) -> Iterator[torch.device]:
     """No dropout and no gradients inside; gives the model's device, then restores all modes."""
     if not isinstance(model, nn.Module):
         raise InputTypeError(f"model must be a torch module, not {type(model).__name__}")
+    parameter = next(model.parameters(), None)
+    if parameter is None:
+        raise InputTypeError(f"model has no parameters: {type(model).__name__}")
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         with torch.no_grad():
-            yield next(model.parameters()).device
+            yield parameter.device
     finally:
         for module, training in modes.items():
             module.training = training
@@ -81,6 +85,7 @@ def predict(
     Teacher-forced by default: all positions in one pass, each after the right symbols. If
     `free_running`, each comes after the model's own symbols.
     """
+    errors.check_has("model", model, "model with a vocabulary", "vocab", "config")
     errors.check_has("batch", batch, "Batch", "source", "decoder_input", "target")
     errors.check_flag("free_running", free_running)
     predicted = []
@@ -140,7 +145,8 @@ class History:
     """What happened in training: `loss` and `rate` per step, the other lists per measurement.
 
     `exact_match` and `token_accuracy` are teacher-forced, on held-out strings, at step `step`.
-    `interrupted` is the number of the signal that ended the training early, or 0.
+    `interrupted` is the number of the signal that ended the training early, or 0; `kept` counts
+    the steps that the last checkpoint holds.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -150,6 +156,20 @@ class History:
     token_accuracy: list[float] = field(default_factory=list)
     seconds: float = 0.0
     interrupted: int = 0
+    kept: int = 0
+
+
+def _history(found: dict[str, object], steps: int) -> History:
+    """The history in a file. Raises TypeError or ValueError for one that no training leaves."""
+    history, empty = History(**found), vars(History())
+    for name, value in vars(history).items():
+        numbers = value if isinstance(empty[name], list) else [value]
+        if not isinstance(numbers, list) or not all(map(math.isfinite, numbers)):
+            raise ValueError(f"{name} cannot be {errors.shown(value)}")
+    measured = len(history.step), len(history.exact_match), len(history.token_accuracy)
+    if not len(history.loss) == len(history.rate) <= steps or len(set(measured)) > 1:
+        raise ValueError("the lists of its history do not go together")
+    return history
 
 # %% ../nbs/05_training.ipynb #export--run
 @dataclass
@@ -161,6 +181,7 @@ class _Run:
     generators: dict[str, torch.Generator]
     settings: dict[str, object]
     history: History
+    every: int
     saved: str = "no checkpoint was kept"
 
     def check_weights(self) -> None:
@@ -169,23 +190,30 @@ class _Run:
             raise TrainingError(f"weights are no longer finite at step {step}; {self.saved}")
 
     def write(self, path: str | os.PathLike) -> None:
-        parts = self.model, self.optimizer, self.generators, self.settings
-        write_checkpoint(path, *parts, asdict(self.history))
-        self.saved = f"the last good checkpoint is {path}, of step {len(self.history.loss)}"
+        parts, steps = (self.model, self.optimizer, self.generators), len(self.history.loss)
+        settings, history = {**self.settings, "every": self.every}, asdict(self.history)
+        write_checkpoint(path, *parts, settings, {**history, "kept": steps})
+        self.history.kept = steps
+        self.saved = f"the last good checkpoint is {path}, of step {steps}"
 
     def read(self, path: str | os.PathLike) -> None:
         parts = self.model, self.optimizer, self.generators, self.settings
-        try:
-            self.history = History(**read_checkpoint(path, *parts))
-        except TypeError as error:
-            raise FileError(f"{path} is no whole checkpoint: {error}") from error
+        self.history = read_checkpoint(
+            path, *parts, partial(_history, steps=self.settings["steps"])
+        )
         self.saved = f"the last good checkpoint is {path}, of step {len(self.history.loss)}"
+
+
+def _rate(schedule: Callable, step: int, of: dict[str, object]) -> float:
+    rate = schedule(step, of["steps"], of["lr"], of["warmup"])
+    if not isinstance(rate, int | float) or not 0 <= rate <= 1e9:
+        given = f"the schedule gave {errors.shown(rate)} for step {step}"
+        raise InputValueError(f"{given}; a rate is from 0 to 1e9")
+    return rate
 
 
 def _step(run: _Run, batch: Batch, rate: float) -> None:
     model, of, history = run.model, run.settings, run.history
-    if not isinstance(rate, int | float) or not 0 <= rate < math.inf:
-        raise InputValueError(f"the schedule gave {rate} for step {len(history.loss)}")
     model.train()
     logits = model(batch.source, batch.decoder_input)
     loss = cross_entropy(logits, batch.labels, of["label_smoothing"])
@@ -244,7 +272,6 @@ def _loop(
     schedule: Callable,
     callback: Callable | None,
     checkpoint: str | os.PathLike | None,
-    every: int,
     bar: tqdm,
     noted: list[int],
 ) -> None:
@@ -258,7 +285,7 @@ def _loop(
             if callback:
                 callback(step, run.model)
         history.seconds = time.perf_counter() - start
-        due = step and (step % every == 0 or noted)
+        due = step and (step % run.every == 0 or noted)
         if due or step == steps:
             run.check_weights()
             if checkpoint is not None:
@@ -269,7 +296,7 @@ def _loop(
             history.interrupted = noted[0]
             return
         batch = task.sample(of["batch_size"], run.generators["batches"]).to(device)
-        _step(run, batch, schedule(step, steps, of["lr"], of["warmup"]))
+        _step(run, batch, _rate(schedule, step, of))
         bar.update()
 
 # %% ../nbs/05_training.ipynb #export-fit
@@ -306,7 +333,7 @@ def fit(
     """
     settings = dict(steps=steps, batch_size=batch_size, eval_every=eval_every, eval_size=eval_size)
     for name, value in (settings | {"every": every}).items():
-        errors.check_whole(name, value, most=10**9)
+        errors.check_whole(name, value)
     shares = dict(warmup=warmup, weight_decay=weight_decay, label_smoothing=label_smoothing)
     for name, value in shares.items():
         errors.check_share(name, value)
@@ -315,10 +342,11 @@ def fit(
     errors.check_flag("progress", progress)
     errors.check_whole("seed", seed, least=0, most=2**63 - 1)
     _check_parts(model, task, schedule, callback)
+    device, held_out = choose_device(device), _sample(task, eval_size, seed, "held_out")
     settings |= {**vars(model.config), **shares, "lr": lr, "clip": clip, "seed": seed}
-    device, held_out = choose_device(device), _held_out(task, eval_size, seed)
-    settings |= {"schedule": getattr(schedule, "__name__", repr(schedule))}
-    settings |= {"held-out strings": _fingerprint(held_out)}
+    settings |= {"device": device.type, "strings": _fingerprint(task, held_out, seed)}
+    some = range(0, steps, max(1, steps // 8))
+    settings |= {"rates": [_rate(schedule, step, settings) for step in some]}
     optimizer = torch.optim.AdamW(
         model.to(device).parameters(), betas=(0.9, 0.98), weight_decay=weight_decay, fused=True
     )
@@ -328,7 +356,7 @@ def fit(
         generators["cuda"] = torch.cuda.default_generators[
             torch.zeros(0, device=device).get_device()
         ]
-    run = _Run(model, optimizer, generators, settings, History())
+    run = _Run(model, optimizer, generators, settings, History(), every)
     signals = [signal.SIGINT] if checkpoint is None else [signal.SIGINT, signal.SIGTERM]
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         for generator in generators.values():
@@ -339,20 +367,24 @@ def fit(
         bar = tqdm(total=steps, initial=done, disable=not progress, leave=False)
         with bar, _noted(signals) as noted:
             try:
-                _loop(run, task, held_out, schedule, callback, checkpoint, every, bar, noted)
+                _loop(run, task, held_out, schedule, callback, checkpoint, bar, noted)
             except KeyboardInterrupt:
                 history.interrupted = signal.SIGINT
     model.eval()
     return history
 
 
-def _held_out(task: Task, n: int, seed: int) -> Batch:
-    return task.sample(n, torch.Generator().manual_seed(seed), "held_out")
+def _sample(task: Task, n: int, seed: int, split: str) -> Batch:
+    return task.sample(n, torch.Generator().manual_seed(seed), split)
 
 
-def _fingerprint(batch: Batch) -> str:
-    content = batch.source.cpu().numpy().tobytes() + batch.target.cpu().numpy().tobytes()
-    return hashlib.sha256(content).hexdigest()
+def _fingerprint(task: Task, held_out: Batch, seed: int) -> str:
+    """A short text that differs if the strings to train on, or those to measure on, do."""
+    found = hashlib.sha256()
+    for batch in (held_out, _sample(task, 300, seed, "train")):
+        found.update(batch.source.cpu().numpy())
+        found.update(batch.target.cpu().numpy())
+    return found.hexdigest()[:12]
 
 
 def _check_parts(
@@ -363,7 +395,10 @@ def _check_parts(
         raise InputTypeError(f"fit takes a model and a task, not {given}")
     for name, value in {"schedule": schedule, "callback": callback}.items():
         if not callable(value) and not (name == "callback" and value is None):
-            raise InputTypeError(f"{name} must be a function, not {value!r}")
+            raise InputTypeError(f"{name} must be a function, not {errors.shown(value)}")
+    errors.check_has("model", model, "model with a vocabulary", "vocab", "config")
+    if next(model.parameters(), None) is None:
+        raise InputTypeError("a model without parameters cannot be trained")
     if model.vocab.symbols != task.vocab.symbols:
         raise InputValueError(f"the model has {model.vocab}, the task {task.vocab}")
     if model.config.max_length < task.max_length:

@@ -9,7 +9,7 @@ from PIL import Image
 
 # A pixel counts as changed if a colour differs by more than this share of its range. The same
 # versions draw the same pixels; what may move a little is a curve that a training has drawn.
-SHADE = 0.2
+SHADE = 0.1
 # And this share of the pixels may have changed: less than one letter of a title.
 SHARE = 0.0001
 
@@ -19,7 +19,8 @@ def install(root):
     import sys
 
     local = ("127.0.0.1", "::1", "localhost", None, "")
-    changes = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.truncate")
+    names = "mkdir rename remove rmdir link symlink truncate chmod chown utime"
+    changes = {f"os.{name}" for name in names.split()}
 
     def inside(path):
         try:
@@ -39,8 +40,8 @@ def install(root):
             writes = (flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
             if writes and inside(path):
                 raise PermissionError(f"a notebook may not write into the repository: {path}")
-        elif event in changes and inside(arguments[0]):
-            raise PermissionError(f"a notebook may not change the repository: {arguments[0]}")
+        elif event in changes and any(inside(argument) for argument in arguments[:2]):
+            raise PermissionError(f"a notebook may not change the repository: {arguments}")
 
     sys.addaudithook(guard)
 
@@ -57,13 +58,22 @@ def guard(folder: str | Path, root: Path) -> None:
 
 
 def changed(stored: bytes, fresh: bytes) -> float:
-    """The share of pixels that differ between two PNGs; 1 if their sizes do not agree."""
+    """The share of pixels that differ between two PNGs; 1 if their sizes do not agree.
+
+    If the sizes differ by a few pixels, what is beyond the common part is compared with white.
+    """
     old, new = (_pixels(content) for content in (stored, fresh))
-    height, width = (min(a, b) for a, b in zip(old.shape, new.shape[:2]))
     if max(abs(a - b) for a, b in zip(old.shape[:2], new.shape[:2])) > 8:
         return 1.0
-    old, new = old[:height, :width], new[:height, :width]
-    return float((np.abs(old - new).max(axis=2) > SHADE * 255).mean())
+    shape = [max(a, b) for a, b in zip(old.shape, new.shape[:2])]
+    difference = np.abs(_on_white(old, *shape) - _on_white(new, *shape)).max(axis=2)
+    everywhere_a_little = difference.mean() / 255
+    return max(float((difference > SHADE * 255).mean()), float(everywhere_a_little))
+
+
+def _on_white(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    padding = [(0, height - pixels.shape[0]), (0, width - pixels.shape[1]), (0, 0)]
+    return np.pad(pixels, padding, constant_values=255)
 
 
 def _pixels(content: bytes) -> np.ndarray:

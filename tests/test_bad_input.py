@@ -144,6 +144,16 @@ FIT = [
     ("cross_entropy(torch.ones(1, 1, 1), BOS)", ValueError, ["labels holds 1", "0 to 0"]),
     ("exact_match(BOS, BOS.repeat(2, 1))", ValueError, ["(1, 1) and (2, 1)"]),
     ("token_accuracy(BOS, 0 * BOS)", ValueError, ["padding", "nothing"]),
+    ("fit(LINEAR, TASK)", TypeError, ["model with a vocabulary", "Linear"]),
+    ("fit(EMPTY, TASK)", TypeError, ["without parameters"]),
+    ("fit(MODEL, TASK, lr=10**400)", ValueError, ["lr", "at most 1e9", "1000"]),
+    ("fit(MODEL, TASK, clip=10**5000)", ValueError, ["clip", "at most 1e9", "type int"]),
+    ("fit(MODEL, TASK, steps=10**5000)", ValueError, ["steps", "at most 1,000,000", "type int"]),
+    ("fit(MODEL, TASK, schedule=lambda *_: -1)", ValueError, ["-1 for step 0", "0 to 1e9"]),
+    ("learning_rate(0, 5, 1e308, 0.9)", ValueError, ["peak", "at most 1e9", "1e+308"]),
+    ("predict(LINEAR, TASK.sample(1, torch.Generator()))", TypeError, ["vocabulary", "Linear"]),
+    ("predict(EMPTY, TASK.sample(1, torch.Generator()))", TypeError, ["no parameters"]),
+    ("TASK.sample(1, torch.Generator()).to('gpu')", ValueError, ["'gpu' is not usable"]),
     ("predict(MODEL, 5)", TypeError, ["Batch", "int"]),
     ("predict(5, TASK.sample(1, torch.Generator()))", TypeError, ["model", "int"]),
     ("fit(MODEL, ReversalTask('abd'))", ValueError, ["'abc'", "'abd'"]),
@@ -164,6 +174,10 @@ DECODING = [
     ("greedy(MODEL, BOS, 6)", ValueError, ["max_steps", "at most 5", "6"]),
     ("greedy(MODEL, BOS * 9)", ValueError, ["source holds 9", "0 to 5"]),
     ("greedy(5, BOS)", TypeError, ["model", "int"]),
+    ("greedy(LINEAR, BOS)", TypeError, ["model with a vocabulary", "Linear"]),
+    ("reverse(BROKEN, 'a')", ValueError, ["weights", "not finite"]),
+    ("reverse(MODEL, 10**5000)", TypeError, ["string", "type int"]),
+    ("reverse(MODEL, 'a', 1001)", ValueError, ["beam", "at most 1,000", "1001"]),
     ("reverse(5, 'abc')", TypeError, ["model", "int"]),
     ("antidiagonal_score([1.0])", TypeError, ["weights", "tensor"]),
     ("plot_attention(torch.ones(2, 3), 'xy', 'abc', 5)", TypeError, ["Axes", "int"]),
@@ -182,12 +196,18 @@ def names(plain):
     """All names of the library, and short ones for a model and what to call it with."""
     found = {name: value for module in vars(plain).values() for name, value in vars(module).items()}
     query, key = torch.zeros(2, 3, 4), torch.zeros(2, 5, 4)
+    empty, broken = torch.nn.Identity(), model(plain)
+    empty.vocab, empty.config = broken.vocab, broken.config
+    broken.embedding.weight.data[0] = torch.nan
     return {
         **found,
         "attend": lambda mask: found["scaled_dot_product_attention"](query, key, key, mask),
         "MODEL": model(plain),
         "TASK": plain.data.ReversalTask("abc", max_length=4),
         "BOS": torch.ones(1, 1).long(),
+        "LINEAR": torch.nn.Linear(2, 2),
+        "EMPTY": empty,
+        "BROKEN": broken,
         "nan": math.nan,
         "inf": math.inf,
     }

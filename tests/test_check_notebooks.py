@@ -236,6 +236,13 @@ def test_a_picture_of_another_size_is_another_picture() -> None:
     assert changed(wide, wide) == 0 and changed(wide, high) == 1
 
 
+def test_a_little_everywhere_and_what_is_added_are_changes_too() -> None:
+    grey = np.full((50, 90, 3), 128, np.uint8)
+    wider = np.pad(grey, [(0, 0), (0, 3), (0, 0)])
+    for other in (grey + 20, wider):
+        assert changed(_png(grey), _png(other)) > SHARE
+
+
 def _png(pixels: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "png")
@@ -253,6 +260,10 @@ def _png(pixels: np.ndarray) -> bytes:
         (f"open({str(ROOT / 'nbs' / 'new.txt')!r}, 'w')", "write into the repository"),
         (f"import os; os.mkdir({str(ROOT / 'new')!r})", "change the repository"),
         (f"import os; os.remove({str(ROOT / 'README.md')!r})", "change the repository"),
+        (
+            f"import os; open('x', 'w'); os.rename('x', {str(ROOT / 'nbs' / 'new.txt')!r})",
+            "change the repository",
+        ),
     ],
 )
 def test_a_notebook_reaches_neither_network_nor_repository(tmp_path, capsys, code, what) -> None:

@@ -1,17 +1,21 @@
 """Trainings that end before their time, and go on as if they had not."""
 
+import json
 import math
 import os
+import re
 import signal
+import subprocess
 import threading
 
 import checks
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from revtrans.data import ReversalTask
+from revtrans.data import PairsTask, ReversalTask, Vocab, in_held_out, make_batch
 from revtrans.errors import FileError, InputValueError, TrainingError
-from revtrans.files import peek_checkpoint
+from revtrans.files import peek_checkpoint, read_about, write_file
 from revtrans.model import Transformer
 from revtrans.recurrent import Recurrent, RecurrentConfig
 from revtrans.training import History, fit
@@ -42,8 +46,8 @@ def same(ours: Transformer, theirs: Transformer) -> bool:
 
 
 def told(history: History) -> dict:
-    """What must be equal: everything but the clock."""
-    return {name: value for name, value in vars(history).items() if name != "seconds"}
+    """What must be equal: everything but the clock, and where it was kept."""
+    return {n: value for n, value in vars(history).items() if n not in ("seconds", "kept")}
 
 
 @pytest.mark.parametrize("changes", [{}, {"dropout": 0.2}, {"positions": "randomised"}])
@@ -102,17 +106,17 @@ def test_without_one_of_its_parts_it_would_not_be_the_same(tmp_path, monkeypatch
     fit(checks.tiny(dropout=0.1), TASK, **OPTIONS, checkpoint=path, callback=stop_at(8))
     from revtrans import files
 
-    read = files.read_tensors
+    read = files.read_file
 
     def without(*arguments):
-        found = read(*arguments)
+        about, found = read(*arguments)
         other = torch.Generator().manual_seed(99).get_state()
         for name in found:
             if name.startswith(missing):
                 found[name] = other if missing[0] == "g" else torch.zeros_like(found[name])
-        return found
+        return about, found
 
-    monkeypatch.setattr(files, "read_tensors", without)
+    monkeypatch.setattr(files, "read_file", without)
     assert told(fit(second, TASK, **OPTIONS, resume=path)) != told(expected)
 
 
@@ -123,7 +127,10 @@ def test_without_one_of_its_parts_it_would_not_be_the_same(tmp_path, monkeypatch
         ({"steps": 21}, "made with steps 20, not 21"),
         ({"seed": 1}, "made with seed 0, not 1"),
         ({"weight_decay": 0.1}, "made with weight_decay 0.7, not 0.1"),
-        ({"schedule": math.fsum}, "made with schedule 'learning_rate', not 'fsum'"),
+        (
+            {"schedule": lambda step, steps, peak, warmup: 0.001},
+            r"made with rates \[0\.00133.*001\]",
+        ),
     ],
 )
 def test_another_training_is_refused_by_name(tmp_path, change, reason):
@@ -140,7 +147,7 @@ def test_another_model_or_task_is_refused_by_name(tmp_path):
     fit(checks.tiny(), TASK, **OPTIONS, checkpoint=path, callback=stop_at(8))
     with pytest.raises(InputValueError, match="made with d_ff 32, not 64"):
         fit(checks.tiny(d_ff=64), TASK, **OPTIONS, resume=path)
-    with pytest.raises(InputValueError, match="made with held-out strings"):
+    with pytest.raises(InputValueError, match=r"made with strings '.{12}', not '.{12}'"):
         fit(checks.tiny(), ReversalTask("abcde", max_length=3), **OPTIONS, resume=path)
 
 
@@ -160,12 +167,17 @@ def test_a_spoiled_checkpoint_is_refused_and_changes_nothing(tmp_path):
 
 
 def test_what_killed_writers_left_is_removed_when_the_training_goes_on(tmp_path):
-    path = tmp_path / "c"
+    path, ended = tmp_path / "c", subprocess.Popen(["true"])
+    ended.wait()
     fit(checks.tiny(), TASK, **OPTIONS, checkpoint=path, callback=stop_at(8))
-    for name in (".c.123", ".c.notes", ".cc.123"):
+    stale = f".c.{ended.pid}.0123abcd"
+    others = [f".c.{os.getpid()}.0123abcd", f".cc.{ended.pid}.0123abcd", ".c.notes", ".c.1.notes"]
+    for name in (stale, *others):
         (tmp_path / name).write_text("")
+    (tmp_path / f".c.{ended.pid}.01234567").mkdir()
+    others += ["c", f".c.{ended.pid}.01234567"]
     fit(checks.tiny(), TASK, **OPTIONS, resume=path)
-    assert sorted(file.name for file in tmp_path.iterdir()) == [".c.notes", ".cc.123", "c"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(others)
 
 
 def test_a_disk_that_fills_up_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
@@ -248,3 +260,94 @@ def test_training_works_in_a_thread_where_no_signal_can_be_caught(tmp_path):
     thread.start()
     thread.join()
     assert len(found[0].loss) == 20 and (tmp_path / "c").exists()
+
+
+def test_frozen_parameters_and_other_types_come_back_too(tmp_path):
+    def build() -> Transformer:
+        model = checks.tiny(dropout=0.1).double()
+        model.embedding.weight.requires_grad = False
+        return model
+
+    whole, first, second = build(), build(), build()
+    expected = fit(whole, TASK, **OPTIONS, callback=stop_at(-1))
+    fit(first, TASK, **OPTIONS, checkpoint=tmp_path / "c", callback=stop_at(8))
+    history = fit(second, TASK, **OPTIONS, resume=tmp_path / "c", callback=stop_at(-1))
+    assert told(history) == told(expected)
+    assert same(whole, second)
+
+
+def test_other_strings_to_train_on_are_another_training(tmp_path):
+    """Also if those to measure on are the same."""
+    texts = [a + b for a in "abcde" for b in "abcde"]
+    side = in_held_out(make_batch(Vocab("abcde"), texts, texts).source, 0.3).tolist()
+    copied = [(text, text[::-1] if held else text) for text, held in zip(texts, side)]
+    tasks = [PairsTask(pairs, 0.3) for pairs in ([(t, t[::-1]) for t in texts], copied)]
+    measured = [task.sample(8, checks.seeded(), "held_out").target for task in tasks]
+    assert torch.equal(*measured)
+    fit(checks.tiny(), tasks[0], **OPTIONS, checkpoint=tmp_path / "c", callback=stop_at(8))
+    with pytest.raises(InputValueError, match=r"made with strings '.{12}', not '.{12}'"):
+        fit(checks.tiny(), tasks[1], **OPTIONS, resume=tmp_path / "c")
+
+
+def test_a_schedule_is_known_by_its_rates_and_not_by_its_name(tmp_path):
+    def at(rate: float):
+        return lambda step, steps, peak, warmup: rate
+
+    path = tmp_path / "c"
+    options = {**OPTIONS, "resume": path}
+    fit(checks.tiny(), TASK, **OPTIONS, checkpoint=path, schedule=at(0.1), callback=stop_at(8))
+    assert len(fit(checks.tiny(), TASK, **options, schedule=at(0.1)).loss) == 20
+    with pytest.raises(InputValueError, match="made with rates"):
+        fit(checks.tiny(), TASK, **options, schedule=at(0.2))
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda texts, tensors: texts["history"].update(loss=5),
+        lambda texts, tensors: texts["history"].update(loss="none"),
+        lambda texts, tensors: texts["history"].update(rate=[]),
+        lambda texts, tensors: texts["history"].update(loss=[math.nan] * 8),
+        lambda texts, tensors: texts["history"].update(loss=[0.1] * 21, rate=[0.1] * 21),
+        lambda texts, tensors: texts["history"].update(step=[[0]] * 3),
+        lambda texts, tensors: texts["history"].update(exact_match=[]),
+        lambda texts, tensors: texts["history"].update(seconds=None),
+        lambda texts, tensors: texts["history"].update(seconds=10**400),
+        lambda texts, tensors: texts["history"].update(other=1),
+        lambda texts, tensors: texts.update(history=[]),
+        lambda texts, tensors: texts.update(settings=None),
+        lambda texts, tensors: texts.update(moved={}),
+        lambda texts, tensors: texts.update(moved=[]),
+        lambda texts, tensors: texts.pop("moved"),
+        lambda texts, tensors: tensors["generator.batches"].zero_(),
+        lambda texts, tensors: tensors.update({"generator.global": torch.zeros(9).byte()}),
+        lambda texts, tensors: tensors.update(
+            {"model.embedding.weight": torch.zeros(8, 16).half()}
+        ),
+    ],
+)
+def test_a_well_signed_forgery_is_refused_and_changes_nothing(tmp_path, forge):
+    path, model = tmp_path / "c", checks.tiny(3)
+    fit(checks.tiny(), TASK, **OPTIONS, checkpoint=path, callback=stop_at(8))
+    texts = {
+        name: json.loads(text)
+        for name, text in read_about(path, "checkpoint").items()
+        if name in ("settings", "history", "moved")
+    }
+    tensors, before = load_file(path), checks.weights(model)
+    forge(texts, tensors)
+    write_file(path, "checkpoint", tensors, **{name: json.dumps(it) for name, it in texts.items()})
+    with pytest.raises(FileError, match=re.escape(str(path))):
+        fit(model, TASK, **OPTIONS, resume=path)
+    assert torch.equal(checks.weights(model), before)
+
+
+def test_the_steps_that_are_kept_are_those_of_the_last_checkpoint(tmp_path):
+    def twice(step, model):
+        if step == 8:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    options = {**OPTIONS, "checkpoint": tmp_path / "c", "callback": twice}
+    assert fit(checks.tiny(), TASK, **options).kept == 0
+    assert fit(checks.tiny(), TASK, **options, every=5).kept == 5

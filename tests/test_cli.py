@@ -251,6 +251,8 @@ def test_resume_takes_everything_from_the_checkpoint(plain, monkeypatch, tmp_pat
     assert files(tmp_path / "cut") == ["checkpoint.safetensors"]
     assert plain.cli.main(["train", "--out", str(tmp_path / "cut"), "--resume"]) == 0
     assert "trained 9 steps" in capsys.readouterr().out
+    settings, _ = plain.files.peek_checkpoint(tmp_path / "cut" / "checkpoint.safetensors")
+    assert settings["every"] == 2 and settings["device"] in ("cpu", "cuda", "mps")
     ours, theirs = (tmp_path / name / "model.safetensors" for name in ("cut", "whole"))
     assert ours.read_bytes() == theirs.read_bytes()
     assert files(tmp_path / "cut") == files(tmp_path / "whole")

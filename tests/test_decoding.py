@@ -196,3 +196,10 @@ def test_reversing_is_the_same_in_training_mode_and_leaves_it(trained):
     texts = ["abc", "edcba", "dab", "caeb"]
     assert reverse(model.train(), texts) == [text[::-1] for text in texts]
     assert model.training
+
+
+def test_no_rows_give_no_rows():
+    model, source = checks.tiny(), torch.zeros(0, 3).long()
+    assert len(greedy(model, source)) == 0
+    texts, scores = beam_search(model, source, 3)
+    assert len(texts) == len(scores) == 0

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import checks
@@ -12,8 +13,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from revtrans.errors import FileError
-from revtrans.files import load, read_tensors, save, write_file
+from revtrans.errors import FileError, InputTypeError, InputValueError
+from revtrans.files import DTYPES, load, read_file, save, write_file
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,9 @@ def test_every_text_and_every_number_is_signed(tmp_path):
     [
         ({"version": "2"}, "has version 2 of the format; this revtrans reads 1"),
         ({"kind": "checkpoint"}, "is a checkpoint, not a model"),
-        ({"version": None}, "has version None of the format"),
+        ({"version": None}, "was not saved by revtrans"),
+        ({"version": "0"}, "has version 0 of the format"),
+        ({"note": [1]}, "was not saved by revtrans"),
     ],
 )
 def test_version_and_kind_are_named(tmp_path, change, reason):
@@ -185,7 +188,7 @@ def test_a_header_that_declares_10_gb_costs_no_memory(tmp_path):
         "data_offsets": [0, 10_000_000_000],
     }
     with_header(path, described, data[:200])
-    with pytest.raises(FileError, match="is not a whole safetensors file"):
+    with pytest.raises(FileError, match=r"embedding.weight is \('F32', \(2500000000,\)\), not"):
         load(path)
 
 
@@ -197,7 +200,7 @@ def test_data_outside_of_the_file_is_refused(tmp_path, offsets):
     described["x"]["data_offsets"] = offsets
     with_header(path, described, data)
     with pytest.raises(FileError, match="is not a whole safetensors file"):
-        read_tensors(path, "demo", {"x": torch.zeros(4)})
+        read_file(path, "demo", lambda about: {"x": torch.zeros(4)})
 
 
 @pytest.mark.parametrize("size", [{"d_model": 10_000, "n_layers": 100}, {"d_ff": 100_000}])
@@ -216,3 +219,107 @@ def test_a_tensor_of_another_type_is_refused(tmp_path):
     write_file(path, "model", model.double().state_dict(), config=config)
     with pytest.raises(FileError, match="F64"):
         load(path)
+
+
+def test_every_type_that_can_be_written_can_be_read(tmp_path):
+    tensors = {str(dtype): torch.ones(2, 3).to(dtype).T for dtype in DTYPES}
+    write_file(tmp_path / "x", "demo", tensors)
+    _, found = read_file(tmp_path / "x", "demo", lambda about: tensors)
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(2, dtype=torch.complex64), torch.eye(2).to_sparse()])
+def test_a_tensor_that_could_not_be_read_is_not_written(tmp_path, wrong):
+    with pytest.raises(InputTypeError, match=r"x must be one of torch\.float64, .*, and is"):
+        write_file(tmp_path / "x", "demo", {"x": wrong})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("spoil, said", [("double", "torch.float64"), ("nan", "not finite")])
+def test_a_model_that_could_not_be_believed_is_not_saved(tmp_path, spoil, said):
+    model = checks.tiny()
+    if spoil == "double":
+        model.double()
+    else:
+        model.embedding.weight.data[0, 0] = torch.nan
+    with pytest.raises(InputValueError, match=f"embedding.weight is {said}"):
+        save(model, tmp_path / "m")
+    assert not list(tmp_path.iterdir())
+
+
+def test_layers_that_share_their_weights_are_saved(tmp_path):
+    model = checks.tiny()
+    model.encoder.layers[1] = model.encoder.layers[0]
+    save(model, tmp_path / "m")
+    loaded = load(tmp_path / "m").state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_whatever_ends_a_write_leaves_nothing_behind(tmp_path, monkeypatch, error):
+    save(checks.tiny(), tmp_path / "m")
+
+    def end(*arguments):
+        raise error
+
+    monkeypatch.setattr(os, "fsync", end)
+    with pytest.raises(error):
+        save(checks.tiny(1), tmp_path / "m")
+    assert list(tmp_path.iterdir()) == [tmp_path / "m"]
+    assert torch.equal(checks.weights(load(tmp_path / "m")), checks.weights(checks.tiny()))
+
+
+def test_writers_at_the_same_time_do_not_get_in_each_others_way(tmp_path):
+    """Each writes its own number many times; whoever reads meanwhile finds one of them, whole."""
+    path, sizes, faults, over = tmp_path / "x", range(1, 5), [], threading.Event()
+
+    def numbers(n: int) -> dict[str, torch.Tensor]:
+        return {"x": torch.full((20_000,), float(n))}
+
+    def guarded(work):
+        try:
+            work()
+        except Exception as error:
+            faults.append(error)
+
+    def write(n: int) -> None:
+        for _ in range(20):
+            write_file(path, "demo", numbers(n), n=str(n))
+
+    def read() -> None:
+        while not over.is_set():
+            about, found = read_file(path, "demo", lambda about: numbers(1))
+            assert torch.equal(found["x"], numbers(int(about["n"]))["x"])
+
+    write(1)
+    reader = threading.Thread(target=guarded, args=(read,))
+    writers = [threading.Thread(target=guarded, args=(lambda n=n: write(n),)) for n in sizes]
+    for thread in (reader, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    over.set()
+    reader.join()
+    assert not faults and list(tmp_path.iterdir()) == [path]
+
+
+class Bytes(os.PathLike):
+    def __fspath__(self) -> bytes:
+        return b"x"
+
+
+@pytest.mark.parametrize("path", ["5", "b'x'", "BYTES", "None"])
+def test_a_path_is_text(plain, path):
+    given = {"BYTES": Bytes()}.get(path) or eval(path)
+    model = plain.model.Transformer(plain.model.TransformerConfig())
+    for call in (lambda: plain.files.save(model, given), lambda: plain.files.load(given)):
+        with pytest.raises(plain.errors.InputTypeError, match="a path must be a string or a Path"):
+            call()
+
+
+def test_a_path_that_the_reader_could_not_take_is_not_written(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    for call in (lambda: save(checks.tiny(), path), lambda: load(path)):
+        with pytest.raises(InputValueError, match="a path must be valid UTF-8, not"):
+            call()
+    assert not list(tmp_path.iterdir())
