@@ -34,7 +34,7 @@ STUDIES = {
     "length_seconds": (length.seconds, {"seeds": 1, "steps": 10, "n_test": 500}),
     "length_memory": (length.memory, {"rounds": 1, "lengths": (50, 100)}),
     "length": (length.study, QUICK_LENGTH),
-    "kills": (survival.kills, {"rounds": 2, "steps": 100}),
+    "kills": (survival.kills, {"rounds": 2, "steps": 30}),
     "files": (survival.files, {"n": 100}),
     "inputs": (inputs.inputs, {"n": 5}),
 }

@@ -644,19 +644,20 @@ def inputs(n: int = 700, only: tuple[str, ...] = tuple(TARGETS)) -> list[dict]:
     """`n` inputs for each function (fewer for those that draw)."""
     matplotlib.use("Agg")
     rows = []
-    for name in only:
-        function, sensible, confirm = TARGETS[name]
-        counts = {"inputs": 0, "refused": 0, "answered": 0, "slowest s": 0.0}
-        how = settings(
-            max_examples=max(n // SLOW.get(name, 1), 2),
-            derandomize=True,
-            database=None,
-            deadline=None,
-            phases=[Phase.generate, Phase.shrink],
-            suppress_health_check=list(HealthCheck),
-        )
-        how(given(_arguments(sensible, name))(_study(function, confirm, counts)))()
-        rows.append({"function": name, **counts})
+    with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):  # some write files
+        for name in only:
+            function, sensible, confirm = TARGETS[name]
+            counts = {"inputs": 0, "refused": 0, "answered": 0, "slowest s": 0.0}
+            how = settings(
+                max_examples=max(n // SLOW.get(name, 1), 2),
+                derandomize=True,
+                database=None,
+                deadline=None,
+                phases=[Phase.generate, Phase.shrink],
+                suppress_health_check=list(HealthCheck),
+            )
+            how(given(_arguments(sensible, name))(_study(function, confirm, counts)))()
+            rows.append({"function": name, **counts})
     total = {key: sum(row[key] for row in rows) for key in ("inputs", "refused", "answered")}
     rows.append({"function": "all", **total, "slowest s": max(row["slowest s"] for row in rows)})
     show(rows)

@@ -107,6 +107,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'revtrans.errors.check_flag': ('errors.html#check_flag', 'revtrans/errors.py'),
                                  'revtrans.errors.check_has': ('errors.html#check_has', 'revtrans/errors.py'),
                                  'revtrans.errors.check_ids': ('errors.html#check_ids', 'revtrans/errors.py'),
+                                 'revtrans.errors.check_model': ('errors.html#check_model', 'revtrans/errors.py'),
                                  'revtrans.errors.check_positive': ('errors.html#check_positive', 'revtrans/errors.py'),
                                  'revtrans.errors.check_share': ('errors.html#check_share', 'revtrans/errors.py'),
                                  'revtrans.errors.check_tensor': ('errors.html#check_tensor', 'revtrans/errors.py'),

@@ -155,7 +155,7 @@ def _start(model: nn.Module, source: Tensor, max_steps: int, cache: bool) -> Dec
 
 
 def _check_model(model: nn.Module, source: Tensor) -> None:
-    errors.check_has("model", model, "model with a vocabulary", "vocab", "config", "parameters")
+    errors.check_model(model)
     errors.check_ids(len(model.vocab), source=source)
 
 
@@ -215,8 +215,6 @@ def reverse(model: nn.Module, text: str | Sequence[str], beam: int = 1) -> str |
     """
     errors.check_whole("beam", beam, most=1000)
     _check_model(model, torch.zeros(0, 0).long())
-    if not all(p.isfinite().all() for p in model.parameters()):
-        raise InputValueError("the model has weights that are not finite numbers")
     if isinstance(text, str):
         return reverse(model, [text], beam)[0]
     if not isinstance(text, Sequence):

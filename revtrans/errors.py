@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RevtransError', 'InputValueError', 'InputTypeError', 'FileError', 'TrainingError', 'shown', 'check_whole',
-           'check_share', 'check_flag', 'check_positive', 'check_tensor', 'check_has', 'check_ids', 'check_device']
+           'check_share', 'check_flag', 'check_positive', 'check_tensor', 'check_has', 'check_model', 'check_ids',
+           'check_device']
 
 # %% ../nbs/00a_errors.ipynb #b411bab9
 import torch
@@ -87,6 +88,13 @@ def check_has(name: str, value: object, kind: str, *attributes: str) -> None:
     """Raise InputTypeError unless `value` has the attributes that are needed of such a thing."""
     if not all(hasattr(value, attribute) for attribute in attributes):
         raise InputTypeError(f"{name} must be a {kind}, not {type(value).__name__}")
+
+
+def check_model(model: object) -> None:
+    """Raise unless `model` is a model with a vocabulary, whose weights are finite numbers."""
+    check_has("model", model, "model with a vocabulary", "vocab", "config", "parameters")
+    if not all(weight.isfinite().all() for weight in model.parameters()):
+        raise InputValueError("the model has weights that are not finite numbers")
 
 
 def check_ids(n: int, **grids: object) -> None:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['antidiagonal_score', 'AttentionMaps', 'attention_maps', 'plot_attention', 'plot_heads', 'plot_batch', 'plot_history']
 
-# %% ../nbs/07_attention_maps.ipynb #c29f0840
+# %% ../nbs/07_attention_maps.ipynb #38098cde
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -16,10 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from . import errors
 from .attention import padding_mask
 from .data import Vocab, make_batch
 from .decoding import reverse
-from .errors import InputTypeError, InputValueError, check_has, check_ids, check_tensor
+from .errors import InputTypeError, InputValueError
 from .model import Transformer
 from .training import History, evaluating
 
@@ -70,7 +71,10 @@ def attention_maps(
 
     `target` defaults to what the model writes. Raises as `revtrans.decoding.reverse` does.
     """
-    check_has("model", model, "Transformer", "vocab", "config", "positions", "encode", "decode")
+    errors.check_has(
+        "model", model, "Transformer", "vocab", "config", "positions", "encode", "decode"
+    )
+    errors.check_model(model)
     if isinstance(source, str):
         return attention_maps(model, [source], None if target is None else [target])[0]
     if target is None:  # a model that never writes eos writes one symbol too many to read again
@@ -102,7 +106,7 @@ def plot_attention(
     ax: Axes | None = None,
 ) -> Axes:
     """One map of attention weights: queries down, keys across, dark 0 to bright 1."""
-    check_tensor("weights", weights, "floating-point", 2)
+    errors.check_tensor("weights", weights, "floating-point", 2)
     if ax is not None and not isinstance(ax, Axes):
         raise InputTypeError(f"ax must be Axes, not {type(ax).__name__}")
     if not isinstance(queries, Sequence) or not isinstance(keys, Sequence):
@@ -130,7 +134,7 @@ def plot_heads(
 
     `ax[layer][head]` is the Axes for each map.
     """
-    check_tensor("weights", weights, "floating-point", 4)
+    errors.check_tensor("weights", weights, "floating-point", 4)
     layers, heads = weights.shape[:2]
     if not isinstance(queries, Sequence) or not isinstance(keys, Sequence) or not layers * heads:
         raise InputTypeError("plot_heads takes maps and, for queries and keys, lists of labels")
@@ -147,8 +151,8 @@ def plot_heads(
 # %% ../nbs/07_attention_maps.ipynb #export-plot-batch
 def plot_batch(vocab: Vocab, ids: Int[Tensor, "batch length"], ax: Axes | None = None) -> Axes:
     """A batch as a coloured grid, one string a row; ⊢ is bos, ⊣ is eos, padding is grey."""
-    check_has("vocab", vocab, "Vocab", "symbols", "pad")
-    check_ids(len(vocab), ids=ids)
+    errors.check_has("vocab", vocab, "Vocab", "symbols", "pad")
+    errors.check_ids(len(vocab), ids=ids)
     if ax is None:
         _, ax = plt.subplots(figsize=(0.4 * ids.shape[1] + 1, 0.4 * len(ids) + 0.6))
     colours = plt.get_cmap("cividis").with_extremes(bad="#bbbbbb")
@@ -167,7 +171,7 @@ def plot_batch(vocab: Vocab, ids: Int[Tensor, "batch length"], ax: Axes | None =
 
 def plot_history(history: History, ax: Collection | None = None) -> Figure:
     """Loss by step, and exact match and token accuracy as measured; `ax` is a pair of Axes."""
-    check_has("history", history, "History", "loss", "step", "exact_match", "token_accuracy")
+    errors.check_has("history", history, "History", "loss", "step", "exact_match", "token_accuracy")
     if ax is None:
         _, ax = plt.subplots(1, 2, figsize=(9.5, 3), layout="constrained")
     ax[0].semilogy(history.loss, color="#1f6f8b", linewidth=0.8)

@@ -85,7 +85,7 @@ def predict(
     Teacher-forced by default: all positions in one pass, each after the right symbols. If
     `free_running`, each comes after the model's own symbols.
     """
-    errors.check_has("model", model, "model with a vocabulary", "vocab", "config")
+    errors.check_model(model)
     errors.check_has("batch", batch, "Batch", "source", "decoder_input", "target")
     errors.check_flag("free_running", free_running)
     predicted = []
@@ -161,7 +161,10 @@ class History:
 
 def _history(found: dict[str, object], steps: int) -> History:
     """The history in a file. Raises TypeError or ValueError for one that no training leaves."""
-    history, empty = History(**found), vars(History())
+    empty = vars(History())
+    if found.keys() != empty.keys():
+        raise ValueError(f"a history has {', '.join(empty)}")
+    history = History(**found)
     for name, value in vars(history).items():
         numbers = value if isinstance(empty[name], list) else [value]
         if not isinstance(numbers, list) or not all(map(math.isfinite, numbers)):
@@ -281,6 +284,7 @@ def _loop(
     for step in range(len(history.loss), steps + 1):
         measured = history.step[-1:] == [step]  # before the checkpoint that we go on from
         if not measured and (step % of["eval_every"] == 0 or step == steps):
+            run.check_weights()
             _measure(run, held_out, step, bar)
             if callback:
                 callback(step, run.model)

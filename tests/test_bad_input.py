@@ -175,7 +175,16 @@ DECODING = [
     ("greedy(MODEL, BOS * 9)", ValueError, ["source holds 9", "0 to 5"]),
     ("greedy(5, BOS)", TypeError, ["model", "int"]),
     ("greedy(LINEAR, BOS)", TypeError, ["model with a vocabulary", "Linear"]),
-    ("reverse(BROKEN, 'a')", ValueError, ["weights", "not finite"]),
+    *(
+        (typed, ValueError, ["weights", "not finite"])
+        for typed in (
+            "reverse(BROKEN, 'a')",
+            "greedy(BROKEN, BOS)",
+            "beam_search(BROKEN, BOS)",
+            "predict(BROKEN, TASK.sample(1, torch.Generator()))",
+            "attention_maps(BROKEN, 'a')",
+        )
+    ),
     ("reverse(MODEL, 10**5000)", TypeError, ["string", "type int"]),
     ("reverse(MODEL, 'a', 1001)", ValueError, ["beam", "at most 1,000", "1001"]),
     ("reverse(5, 'abc')", TypeError, ["model", "int"]),

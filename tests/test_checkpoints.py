@@ -314,6 +314,7 @@ def test_a_schedule_is_known_by_its_rates_and_not_by_its_name(tmp_path):
         lambda texts, tensors: texts["history"].update(seconds=None),
         lambda texts, tensors: texts["history"].update(seconds=10**400),
         lambda texts, tensors: texts["history"].update(other=1),
+        lambda texts, tensors: texts.update(history={}),
         lambda texts, tensors: texts.update(history=[]),
         lambda texts, tensors: texts.update(settings=None),
         lambda texts, tensors: texts.update(moved={}),
