@@ -11,6 +11,8 @@ the last notebook first. Directives at the top of a cell:
     #| tolerance: 0.3    numbers, integers too, may differ by this fraction
     #| tolerance: off    numbers may differ at will (times), but neither their count nor the words
     #| figure: 0.05      this share of a picture's pixels may differ (default: 0.0001)
+    #| fig-alt: "…"      what a picture shows, in words; every cell that draws needs it. It may go
+    #|   on in lines like this one, and is stored with the picture for programs that read aloud.
 
 --write stores the fresh outputs of a notebook that runs without a fault, as nbdev_clean keeps
 them. Fresh widgets are dropped: a live progress bar may show, but never be stored.
@@ -51,6 +53,7 @@ NUMBER = rf"(?<!\w)(?<!\w\.)(?:(?<![)\]])[-+])?(?:{DIGITS})(?:[eE][-+]?[0-9]+(?!
 TOKEN = re.compile(rf"{NUMBER}|(?:(?!{NUMBER})\S)+")
 NOISE = re.compile(r" at 0x[0-9a-fA-F]+|\x1b\[[0-9;]*m|([-=_─═━])\1{2,}")  # the last: rules
 PROGRESS = re.compile(r"\r|it/s\]|s/it\]|%\|.*\| *[0-9]+/")
+ALTERNATIVE = re.compile(r'^#\| fig-alt: "([^"]{40,})"$', re.MULTILINE)
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -156,6 +159,18 @@ def tolerance_of(cell: NotebookNode, name: str = "tolerance") -> float | None:
     return float(value)
 
 
+def describe(cell: NotebookNode) -> Iterator[str]:
+    """Give a cell's pictures their text alternative; yield what is wrong if there is none."""
+    text = ALTERNATIVE.search(cell.source)
+    for output in cell.outputs:
+        if "image/png" in output.get("data", {}):
+            if not text:
+                yield 'a picture without a text alternative: #| fig-alt: "40 characters or more"'
+                return
+            alt = {"alt": re.sub(r"\n#\|\s+", " ", text[1])}
+            output.metadata["image/png"] = output.metadata.get("image/png", {}) | alt
+
+
 def tidy(outputs: list[NotebookNode]) -> list[NotebookNode]:
     """Join each stream's pieces, and drop widgets: they live only as long as the kernel."""
     kept, streams = [], {}
@@ -210,6 +225,7 @@ def check(path: Path, write: bool = False) -> list[str]:
     for index, stored in run(notebook):
         cell = notebook.cells[index]
         found = [(what, "", text) for what, text in faults(cell.outputs)]
+        found += [(what, "", "") for what in describe(cell)]
         try:
             tolerance, share = tolerance_of(cell), tolerance_of(cell, "figure")
         except ValueError as error:

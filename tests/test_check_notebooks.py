@@ -151,7 +151,10 @@ GOOD = {
     "word": "print('dcba', flush=True); print('twice')",
     "integer": "3",
     "decimal": "print(0.500)",
-    "picture": "import matplotlib.pyplot as plt\nplt.plot([1, 2]);",
+    "picture": (
+        '#| fig-alt: "A line that rises from one to two,\n#|   drawn from left to right."\n'
+        "import matplotlib.pyplot as plt\nplt.plot([1, 2]);"
+    ),
     "seconds": "#| tolerance: off\nimport time\nprint(f'{time.time()} s')",
     "widened": "#| tolerance: 0.3\nprint(10, 'steps')",
     "skipped": "#| eval: false\nraise SystemExit",
@@ -199,6 +202,8 @@ def test_write_stores_what_nbdev_clean_keeps(good: Path) -> None:
     assert notebook.cells[1].metadata == {"jupyter": {"source_hidden": True}}  # see settings.ini
     assert outputs_of(notebook, "skipped") == [printed("left alone")]
     assert [*outputs_of(notebook, "picture")[0].data] == ["image/png", "text/plain"]
+    alt = outputs_of(notebook, "picture")[0].metadata["image/png"]["alt"]
+    assert alt == "A line that rises from one to two, drawn from left to right."
     assert outputs_of(notebook, "bar") == []
     assert outputs_of(notebook, "python")[0].text == f"{sys.executable} []\n", "an empty folder"
     assert json.loads(text)["metadata"] == {"kernelspec": {"display_name": "none", "name": "none"}}
@@ -323,6 +328,15 @@ def test_each_fault_is_reported(good: Path, capsys: pytest.CaptureFixture[str]) 
     for name in ("widened", "skipped", "bar", "python"):
         assert f"cell {number[name]}:" not in report
     assert report.splitlines()[-1].endswith("1 failed")
+
+
+@pytest.mark.parametrize("alternative", ["", '#| fig-alt: "A line."\n'])
+def test_a_picture_without_a_text_alternative_is_reported(tmp_path, capsys, alternative) -> None:
+    path = tmp_path / "unseen.ipynb"
+    cell = new_code_cell(f"{alternative}import matplotlib.pyplot as plt\nplt.plot([1, 2]);")
+    nbformat.write(new_notebook(cells=[cell]), path)
+    assert main(["--write", str(path)]) == 1
+    assert "a picture without a text alternative" in capsys.readouterr().out
 
 
 def test_a_file_that_is_no_notebook(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
