@@ -386,8 +386,8 @@ def _fingerprint(task: Task, held_out: Batch, seed: int) -> str:
     """A short text that differs if the strings to train on, or those to measure on, do."""
     found = hashlib.sha256()
     for batch in (held_out, _sample(task, 300, seed, "train")):
-        found.update(batch.source.cpu().numpy())
-        found.update(batch.target.cpu().numpy())
+        for ids in (batch.source, batch.target):
+            found.update(ids.cpu().contiguous().numpy())
     return found.hexdigest()[:12]
 
 

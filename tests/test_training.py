@@ -10,7 +10,7 @@ from torch_peers import assert_close
 
 from revtrans.data import PairsTask, ReversalTask
 from revtrans.decoding import greedy
-from revtrans.model import Transformer, choose_device
+from revtrans.model import Transformer, TransformerConfig, choose_device
 from revtrans.training import (
     cross_entropy,
     exact_match,
@@ -237,3 +237,10 @@ def test_ctrl_c_in_a_measurement_leaves_whole_lists(monkeypatch):
 def test_a_device_that_cannot_compute_is_refused(plain, device):
     with pytest.raises(ValueError, match="is not usable here"):
         plain.model.choose_device(device)
+
+
+def test_pairs_of_different_lengths_can_be_learned():
+    """Rows that are cut out of a wider table do not lie in one piece."""
+    task = PairsTask([("a" * n, "b" * m) for n in range(1, 7) for m in (1, 7)], 0.2)
+    model = Transformer(TransformerConfig("ab", 8, d_model=8, n_heads=2, d_ff=8, n_layers=1))
+    assert len(fit(model, task, steps=3, **QUICK).loss) == 3
