@@ -1,0 +1,499 @@
+"""Every named mistake is recognised in code that was written apart from the catalogue."""
+
+import math
+import time
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from revtrans import exercises
+from revtrans.exercises import Report
+from revtrans.mistakes import TOPICS
+
+PAD, BOS, EOS = 0, 1, 2
+CHECKERS = {
+    "batch": exercises.check_batch,
+    "attention": exercises.check_attention,
+    "padding mask": exercises.check_padding_mask,
+    "causal mask": exercises.check_causal_mask,
+    "heads": lambda pair: exercises.check_heads(*pair),
+    "sinusoids": exercises.check_sinusoids,
+    "encoder layer": exercises.check_encoder_layer,
+    "decoder layer": exercises.check_decoder_layer,
+    "loss": exercises.check_loss,
+    "schedule": exercises.check_schedule,
+    "greedy decoding": exercises.check_greedy,
+    "cache": exercises.check_cache,
+    "anti-diagonal score": exercises.check_antidiagonal_score,
+}
+
+
+def grid(rows, fill=PAD, left=False):
+    width = max(len(row) for row in rows)
+    padded = [
+        ([fill] * (width - len(r)) + r) if left else (r + [fill] * (width - len(r))) for r in rows
+    ]
+    return torch.tensor(padded)
+
+
+def my_batch(vocab, sources, targets, source=list, begin=(BOS,), end=(EOS,), shift=True, **how):
+    read = [source(vocab.encode(text)) for text in sources]
+    inputs, labels = [], []
+    for text in targets:
+        ids = [*begin, *vocab.encode(text), *end]
+        inputs.append(ids[:-1] if shift else ids[1:])
+        labels.append(ids[1:])
+    return grid(read, **how), grid(inputs, **how), grid(labels, **how)
+
+
+def no_eos(vocab, sources, targets):
+    _, inputs, _ = my_batch(vocab, sources, targets, end=())
+    return my_batch(vocab, sources, targets)[0], inputs, grid([vocab.encode(t) for t in targets])
+
+
+def in_a_loop(query, key, value, mask=None, root=0.5, over="keys", hide="scores"):
+    """Attention with a loop for each pair."""
+    n, m = query.shape[1], key.shape[1]
+    scores = torch.empty(len(query), n, m)
+    for i in range(n):
+        for j in range(m):
+            scores[:, i, j] = (query[:, i] * key[:, j]).sum(-1) * query.shape[-1] ** -root
+    seen = torch.ones(len(query), n, m).bool() if mask is None else mask.expand(len(query), n, m)
+    if hide == "scores":
+        scores = torch.where(seen, scores, torch.tensor(-1e9))
+    if hide == "seen" and mask is not None:
+        scores = torch.where(seen, torch.tensor(-1e9), scores)
+    weights = F.softmax(scores, dim=1 if over == "queries" else 2)
+    if hide == "weights":
+        weights = torch.where(seen, weights, torch.tensor(0.0))
+    return torch.einsum("bqk,bkd->bqd", weights, value), weights
+
+
+def triangle(n_query, n_key=None, sees=lambda i, j: j <= i, end=True):
+    n_key = n_key or n_query
+    off = n_key - n_query if end else 0
+    return torch.tensor([[sees(i + off, j) for j in range(n_key)] for i in range(n_query)])
+
+
+def split(x, n_heads):
+    return torch.stack(x.chunk(n_heads, dim=-1), dim=1)
+
+
+def merge(x):
+    return torch.cat(list(x.unbind(1)), dim=-1)
+
+
+def table(n, d_model, first=0, base=10_000.0, power=2, even=math.sin, odd=math.cos):
+    rows = []
+    for position in range(first, first + n):
+        row = []
+        for i in range(d_model // 2):
+            angle = position / base ** (power * i / d_model)
+            row += [even(angle), odd(angle)]
+        rows.append(row)
+    return torch.tensor(rows)
+
+
+def sines_first(n, d_model):
+    found = table(n, d_model)
+    return torch.cat([found[:, 0::2], found[:, 1::2]], 1)
+
+
+def attend(attention, x, mask):
+    return attention(query=x, key=x, value=x, mask=mask)[0]
+
+
+def encoder(layer, x, mask, *, residual=True, second=None, forward=True):
+    added = attend(layer.self_attention, layer.norm1(x), mask)
+    x = x + added if residual else added
+    if forward:
+        added = layer.feed_forward((second or layer.norm2)(x))
+        x = x + added if residual else added
+    return x
+
+
+def post_norm(layer, x, mask):
+    x = layer.norm1(x + attend(layer.self_attention, x, mask))
+    return layer.norm2(x + layer.feed_forward(x))
+
+
+def from_the_normed(layer, x, mask):
+    x = layer.norm1(x)
+    x = layer.norm2(x + attend(layer.self_attention, x, mask))
+    return x + layer.feed_forward(x)
+
+
+def beside(layer, x, mask):
+    attended = attend(layer.self_attention, layer.norm1(x), mask)
+    return x + attended + layer.feed_forward(layer.norm2(x))
+
+
+def decoder(layer, x, memory, self_mask, cross_mask, order="sc", norm=True, keep=True):
+    for part in order:
+        if part == "s":
+            x = x + attend(layer.self_attention, layer.norm1(x), self_mask)
+        else:
+            query = layer.norm2(x) if norm else x
+            found = layer.cross_attention(query, memory, memory, cross_mask)[0]
+            x = x + found if keep else found
+    return x + layer.feed_forward(layer.norm3(x))
+
+
+def decoder_post_norm(layer, x, memory, self_mask, cross_mask):
+    x = layer.norm1(x + attend(layer.self_attention, x, self_mask))
+    x = layer.norm2(x + layer.cross_attention(x, memory, memory, cross_mask)[0])
+    return layer.norm3(x + layer.feed_forward(x))
+
+
+def asked_by_the_memory(layer, x, memory, self_mask, cross_mask):
+    x = x + attend(layer.self_attention, layer.norm1(x), self_mask)
+    h = layer.norm2(x)
+    x = x + layer.cross_attention(query=memory, key=h, value=h)[0]
+    return x + layer.feed_forward(layer.norm3(x))
+
+
+def loss_in_a_loop(logits, labels, keep=lambda y: y != PAD, by="count"):
+    total, count, rows = 0.0, 0, []
+    for row, ys in zip(logits, labels):
+        own = [-math.log(x.softmax(0)[y]) for x, y in zip(row, ys.tolist()) if keep(y)]
+        total, count = total + sum(own), count + len(own)
+        rows.append(sum(own) / len(own))
+    return {
+        "count": total / count,
+        "places": total / labels.numel(),
+        "rows": sum(rows) / len(rows),
+        "sum": total,
+        "bits": total / count / math.log(2),
+        "minus": -total / count,
+    }[by]
+
+
+def rate(step, steps, peak, warmup, rise=1, fall="cosine", start=None):
+    top = warmup * steps - 1
+    if step < top and rise is not None:
+        return peak * (step + rise) / (top + 1)
+    place = (step - top) / (steps - top) if start is None else step / steps
+    shape = {
+        "cosine": math.cos(math.pi * max(place, 0) / 2) ** 2,
+        "line": 1 - place,
+        "flat": 1.0,
+        "whole": math.cos(math.pi * place) ** 2,
+    }
+    return peak * shape[fall]
+
+
+def write(
+    model, source, max_steps, begin=BOS, best=torch.argmax, at=-1, stop="all", cut=slice(1, None)
+):
+    rows = [[begin] for _ in source]
+    for _ in range(max_steps):
+        logits = model(source, torch.tensor(rows))
+        for row, scores in zip(rows, logits):
+            over = EOS in row[1:] and stop != "never"
+            row.append(PAD if over else int(best(scores[at])))
+        ended = [EOS in row[1:] for row in rows]
+        if stop != "never" and (all(ended) or (stop == "first" and any(ended))):
+            break
+    return torch.tensor([row[cut] for row in rows])
+
+
+def cache(
+    join=lambda old, new: [*old, new], give=lambda parts: parts, project=True, axis=2, flip=False
+):
+    class Cache:
+        def __init__(self, max_steps):
+            self.parts = []
+
+        def __call__(self, attention, key, value):
+            new = attention.project(key, value)
+            if not project:
+                new = split(key, 2), split(value, 2)
+            self.parts = join(self.parts, new[::-1] if flip else new)
+            return tuple(torch.cat(of, axis) for of in zip(*give(self.parts)))
+
+    return Cache
+
+
+def score(weights, column=lambda t, n: n - 1 - t, row=lambda t: t, by="columns", whole=False):
+    n = weights.shape[-1]
+    along = torch.stack([weights[..., row(t), column(t, n)] for t in range(n)], -1)
+    if by == "max":
+        return along.amax(-1)
+    share = along.sum(-1) / {"columns": n, "rows": weights.shape[-2], "nothing": 1}[by]
+    return share.mean() if whole else share
+
+
+def fused(query, key, value, mask=None):
+    weights = F.scaled_dot_product_attention(query, key, torch.eye(key.shape[1])[None], mask)
+    return F.scaled_dot_product_attention(query, key, value, mask), weights
+
+
+RIGHT = {
+    "batch": [my_batch],
+    "attention": [in_a_loop, fused],
+    "padding mask": [lambda ids: torch.stack([row.ne(PAD) for row in ids])[:, None, :]],
+    "causal mask": [triangle],
+    "heads": [(split, merge)],
+    "sinusoids": [table],
+    "encoder layer": [encoder],
+    "decoder layer": [decoder],
+    "loss": [
+        loss_in_a_loop,
+        lambda x, y: F.cross_entropy(x.transpose(1, 2), y, ignore_index=PAD),
+    ],
+    "schedule": [rate],
+    "greedy decoding": [write],
+    "cache": [cache()],
+    "anti-diagonal score": [score, lambda w: w.flip(-1).diagonal(0, -2, -1).mean(-1)],
+}
+WRONG = {
+    "batch": {
+        "labels not shifted": lambda *given: my_batch(*given, shift=False),
+        "no eos": no_eos,
+        "no bos": lambda *given: my_batch(*given, begin=()),
+        "padded on the left": lambda *given: my_batch(*given, left=True),
+        "padded with eos": lambda *given: my_batch(*given, fill=EOS),
+        "bos and eos in the source": lambda *given: my_batch(
+            *given, source=lambda ids: [BOS, *ids, EOS]
+        ),
+    },
+    "attention": {
+        "not scaled": lambda *given: in_a_loop(*given, root=0.0),
+        "scaled by d instead of √d": lambda *given: in_a_loop(*given, root=1.0),
+        "softmax on the wrong axis": lambda *given: in_a_loop(*given, over="queries"),
+        "mask inverted": lambda *given: in_a_loop(*given, hide="seen"),
+        "mask applied after the softmax": lambda *given: in_a_loop(*given, hide="weights"),
+        "padding attended": lambda *given: in_a_loop(*given, hide="nothing"),
+    },
+    "padding mask": {
+        "mask inverted": lambda ids: ids.eq(PAD).unsqueeze(1),
+        "axis for the queries missing": lambda ids: ids.ne(PAD),
+        "queries hidden instead of keys": lambda ids: ids.ne(PAD).unsqueeze(2),
+        "not boolean": lambda ids: ids.clamp(max=1).unsqueeze(1).float(),
+        "bos and eos hidden too": lambda ids: ids.gt(2).unsqueeze(1),
+    },
+    "causal mask": {
+        "the future seen": lambda *n: triangle(*n, sees=lambda i, j: j >= i),
+        "one step of the future seen": lambda *n: triangle(*n, sees=lambda i, j: j <= i + 1),
+        "blind to itself": lambda *n: triangle(*n, sees=lambda i, j: j < i),
+        "mask inverted": lambda *n: triangle(*n, sees=lambda i, j: j > i),
+        "aligned at the first key": lambda *n: triangle(*n, end=False),
+        "everything seen": lambda *n: triangle(*n, sees=lambda i, j: True),
+    },
+    "heads": {
+        "split by view without transpose": (
+            lambda x, h: x.view(len(x), h, x.shape[1], x.shape[2] // h),
+            merge,
+        ),
+        "heads left behind the length": (lambda x, h: torch.stack(x.chunk(h, -1), 2), merge),
+        "heads interleaved": (lambda x, h: torch.stack([x[..., i::h] for i in range(h)], 1), merge),
+        "merged without transpose": (
+            split,
+            lambda x: x.flatten().view(len(x), x.shape[2], -1),
+        ),
+        "heads merged in the wrong order": (
+            split,
+            lambda x: torch.stack(x.unbind(1), -1).flatten(2),
+        ),
+    },
+    "sinusoids": {
+        "sine and cosine not interleaved": sines_first,
+        "sine and cosine exchanged": lambda n, d: table(n, d, even=math.cos, odd=math.sin),
+        "positions from one": lambda n, d: table(n, d, first=1),
+        "frequencies fall twice as fast": lambda n, d: table(n, d, power=4),
+        "all the same frequency": lambda n, d: table(n, d, power=0),
+        "another base": lambda n, d: table(n, d, base=1000.0),
+    },
+    "encoder layer": {
+        "norm on the wrong side": post_norm,
+        "no residual": lambda *given: encoder(*given, residual=False),
+        "residual from the normed": from_the_normed,
+        "the same norm twice": lambda layer, x, mask: encoder(layer, x, mask, second=layer.norm1),
+        "padding attended": lambda layer, x, mask: encoder(layer, x, None),
+        "no feed-forward": lambda *given: encoder(*given, forward=False),
+        "feed-forward beside attention": beside,
+    },
+    "decoder layer": {
+        "norm on the wrong side": decoder_post_norm,
+        "the future seen": lambda layer, x, m, _, cross: decoder(layer, x, m, None, cross),
+        "padding attended": lambda layer, x, m, own, _: decoder(layer, x, m, own, None),
+        "cross-attention's query and key exchanged": asked_by_the_memory,
+        "cross-attention before self-attention": lambda *given: decoder(*given, order="cs"),
+        "no norm before cross-attention": lambda *given: decoder(*given, norm=False),
+        "no residual around cross-attention": lambda *given: decoder(*given, keep=False),
+        "no cross-attention": lambda *given: decoder(*given, order="s"),
+    },
+    "loss": {
+        "padding counted": lambda x, y: F.cross_entropy(x.flatten(0, 1), y.flatten()),
+        "averaged over padding": lambda x, y: loss_in_a_loop(x, y, by="places"),
+        "mean of the rows' means": lambda x, y: loss_in_a_loop(x, y, by="rows"),
+        "sum instead of mean": lambda x, y: loss_in_a_loop(x, y, by="sum"),
+        "softmax twice": lambda x, y: loss_in_a_loop(x.softmax(-1), y),
+        "bits instead of nats": lambda x, y: loss_in_a_loop(x, y, by="bits"),
+        "sign lost": lambda x, y: loss_in_a_loop(x, y, by="minus"),
+    },
+    "schedule": {
+        "no warm-up": lambda *given: rate(*given, rise=None),
+        "first step without effect": lambda *given: rate(*given, rise=0),
+        "linear fall": lambda *given: rate(*given, fall="line"),
+        "never falls": lambda *given: rate(*given, fall="flat"),
+        "cosine over all steps": lambda *given: rate(*given, start=0),
+        "a whole cosine": lambda *given: rate(*given, fall="whole"),
+        "peak forgotten": lambda step, steps, peak, warmup: rate(step, steps, 1.0, warmup),
+    },
+    "greedy decoding": {
+        "started with eos": lambda *given: write(*given, begin=EOS),
+        "the least likely symbol": lambda *given: write(*given, best=torch.argmin),
+        "the first position read": lambda *given: write(*given, at=0),
+        "never stops": lambda *given: write(*given, stop="never"),
+        "stops with the first row": lambda *given: write(*given, stop="first"),
+        "stops one symbol early": lambda *given: write(*given, cut=slice(1, -1)),
+        "bos left in front": lambda *given: write(*given, cut=slice(0, None)),
+    },
+    "cache": {
+        "forgets the first position": cache(
+            give=lambda parts: parts[1:] if len(parts) > 1 else parts
+        ),
+        "only the newest kept": cache(join=lambda old, new: [new]),
+        "newest in front": cache(join=lambda old, new: [new, *old]),
+        "kept twice": cache(join=lambda old, new: [*old, new, new]),
+        "keys and values exchanged": cache(flip=True),
+        "not projected": cache(project=False),
+        "joined along the heads": cache(axis=1),
+    },
+    "anti-diagonal score": {
+        "the main diagonal": lambda w: score(w, column=lambda t, n: t),
+        "the last row counted": lambda w: score(w, by="rows"),
+        "counted from the last row": lambda w: score(w, row=lambda t: t + 1),
+        "one column beside": lambda w: score(w, column=lambda t, n: (n - t) % n),
+        "sum instead of mean": lambda w: score(w, by="nothing"),
+        "the largest instead of the mean": lambda w: score(w, by="max"),
+        "heads averaged": lambda w: score(w, whole=True),
+    },
+}
+
+
+def test_the_table_has_every_topic_and_every_mistake():
+    assert RIGHT.keys() == WRONG.keys() == TOPICS.keys() == CHECKERS.keys()
+    for name, topic in TOPICS.items():
+        assert WRONG[name].keys() == topic.mistakes.keys() and len(topic.mistakes) >= 5, name
+    public = {name for name in exercises.__all__ if name.startswith("check_")}
+    assert len(public) == len(CHECKERS)
+
+
+@pytest.mark.parametrize("name, version", [(n, v) for n, vs in RIGHT.items() for v in vs])
+def test_a_right_version_in_another_style_passes(name, version):
+    report = CHECKERS[name](version)
+    assert report and report.mistake == "" and report.message == f"{name}: right. ✓"
+
+
+@pytest.mark.parametrize("name, mistake", [(n, m) for n, ms in WRONG.items() for m in ms])
+def test_a_mistake_is_called_by_its_name(name, mistake):
+    report = CHECKERS[name](WRONG[name][mistake])
+    assert report.mistake == mistake and not report
+    sentence = TOPICS[name].mistakes[mistake][0]
+    head, _, numbers = report.message.partition("\n")
+    assert head == f"{name}: {mistake}. {sentence}"
+    assert "expected" in numbers and "yours" in numbers
+    assert sentence[0].isupper() and sentence.endswith(".") and len(sentence) < 200
+
+
+@pytest.mark.parametrize("name", TOPICS)
+def test_the_catalogue_itself_tells_its_mistakes_apart(name):
+    topic = TOPICS[name]
+    assert exercises._judge(name, topic.right, topic).mistake == ""
+    for mistake, (_, *versions) in topic.mistakes.items():
+        for wrong in versions:
+            assert exercises._judge(name, wrong, topic).mistake == mistake
+
+
+def todo(*given):
+    raise NotImplementedError
+
+
+def crash(*given):
+    raise ValueError("no idea")
+
+
+@pytest.mark.parametrize("name", TOPICS)
+@pytest.mark.parametrize(
+    "answer, mistake",
+    [
+        (todo, "to do"),
+        (crash, "crash"),
+        (lambda *given: None, "wrong type"),
+        (lambda *given: "text", "wrong type"),
+        (lambda *given: {}, "wrong type"),
+        (lambda *given: torch.zeros(7, 7, 7), "not known"),
+        (lambda *given: torch.tensor(math.nan), "not known"),
+        (lambda *given: (), "not known"),
+    ],
+)
+def test_anything_may_come_back(name, answer, mistake):
+    report = exercises._judge(name, answer, TOPICS[name])
+    assert isinstance(report, Report) and not report
+    assert report.mistake == mistake or {report.mistake, mistake} == {"wrong type", "not known"}
+    assert report.message.startswith(f"{name}: ") and "failed" not in report.message
+
+
+def test_a_crash_names_the_learners_own_line():
+    def my_loss(logits, labels):
+        return F.cross_entropy(logits, labels)
+
+    message = exercises.check_loss(my_loss).message
+    assert "RuntimeError" in message and "in my_loss, line" in message
+    assert "return F.cross_entropy(logits, labels)" in message
+
+
+@pytest.mark.parametrize("catch", [False, True])
+def test_a_loop_without_end_is_stopped(monkeypatch, catch):
+    monkeypatch.setattr(exercises, "SECONDS", 0.3)
+
+    def for_ever(ids):
+        while True:
+            try:
+                math.sqrt(2)
+            except Exception:
+                if not catch:
+                    raise
+
+    start = time.perf_counter()
+    assert exercises.check_padding_mask(for_ever).mistake == "too long"
+    assert time.perf_counter() - start < 5
+
+
+def test_what_changes_its_inputs_is_told_and_spoils_nothing():
+    def careless(ids):
+        mask = (ids != PAD)[:, None]
+        ids.zero_()
+        return mask
+
+    assert exercises.check_padding_mask(careless).mistake == "input changed"
+    assert exercises.check_padding_mask(lambda ids: (ids != PAD)[:, None])
+
+
+def test_a_checker_leaves_the_global_state():
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    for name, version in ((n, vs[0]) for n, vs in RIGHT.items()):
+        assert CHECKERS[name](version)
+    assert torch.equal(state, torch.get_rng_state()) and threads == torch.get_num_threads()
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("thing", [3, None, "abc", torch.zeros(2)])
+def test_only_functions_are_checked(plain, thing):
+    for check in (plain.exercises.check_attention, plain.exercises.check_cache):
+        with pytest.raises(plain.errors.InputTypeError, match="hand over a function for"):
+            check(thing)
+
+
+def test_a_report_draws_expected_beside_got_where_there_is_something_to_draw():
+    report = exercises.check_attention(WRONG["attention"]["not scaled"])
+    figure = report.plot()
+    assert [ax.get_title() for ax in figure.axes[:2]] == ["expected", "yours"]
+    drawn = [torch.tensor(ax.images[0].get_array().tolist()) for ax in figure.axes[:2]]
+    torch.testing.assert_close(drawn[0], report.expected.reshape(drawn[0].shape))
+    assert not torch.equal(*drawn)
+    for other in (exercises.check_attention(in_a_loop), exercises.check_loss(todo)):
+        assert other.plot() is None
