@@ -23,6 +23,7 @@ from torch import nn
 
 from revtrans import (
     attention,
+    by_hand,
     cli,
     data,
     decoding,
@@ -370,6 +371,14 @@ def is_trained(found: training.History, of: torch.nn.Module, *_: object) -> None
     assert all(map(math.isfinite, found.loss)) and len(found.loss) == len(found.rate)
 
 
+def is_by_hand(found: Transformer, symbols: str, n: int, wanted: Callable, sharp: float) -> None:
+    finite(*found.parameters())
+    if sharp > 2:  # ln 3: four symbols are told apart
+        text = (symbols * n)[:n]
+        right = "".join(text[wanted(n, t)] for t in range(n))
+        assert decoding.reverse(found, text) == right
+
+
 def is_device(found: torch.device, asked: object) -> None:
     torch.zeros(1, device=found)
 
@@ -517,6 +526,16 @@ TARGETS: dict[str, tuple[Callable, list[st.SearchStrategy], Callable]] = {
     ),
     "Transformer.forward": (MODEL, rows(), is_logits),
     "Recurrent.forward": (LSTM, rows(), is_logits),
+    "hand_made": (
+        by_hand.hand_made,
+        [
+            st.sampled_from(["abc", "ab", "ñ"]),
+            st.integers(1, 4),
+            st.sampled_from([lambda n, t: n - 1 - t, lambda n, t: t, lambda n, t: n]),
+            st.floats(1.0, 40.0),
+        ],
+        is_by_hand,
+    ),
     "choose_device": (model.choose_device, [st.sampled_from(["cpu", "gpu", "cpu:0"])], is_device),
     "cross_entropy": (
         training.cross_entropy,
@@ -562,7 +581,7 @@ TARGETS: dict[str, tuple[Callable, list[st.SearchStrategy], Callable]] = {
         ],
         is_beam,
     ),
-    "reverse": (
+    "reverse, translate": (
         decoding.reverse,
         [
             st.sampled_from([MODEL, LSTM]),
@@ -595,24 +614,38 @@ TARGETS: dict[str, tuple[Callable, list[st.SearchStrategy], Callable]] = {
     "plot_history": (plotting.plot_history, [HISTORY], is_drawn),
     "the command line": (_command, [TYPED], lambda found, words: None),
 }
-MODULES = (attention, cli, data, decoding, errors, files, model, plotting, positions, training)
+MODULES = (
+    attention,
+    by_hand,
+    cli,
+    data,
+    decoding,
+    errors,
+    files,
+    model,
+    plotting,
+    positions,
+    training,
+)
 # What is public and takes no input of its own: it is tried through the functions above.
 BELOW = {"evaluating", "main", "shown"}
+BELOW |= {"blocks", "keep", "look_at_the_last", "look_up", "read_the_wanted"}
 SLOW = {"plot_attention": 5, "plot_heads": 20, "plot_batch": 5, "plot_history": 20}
 
 
 def _arguments(sensible: st.SearchStrategy | list, name: str) -> st.SearchStrategy:
     """All as they should be, or one of them anything at all."""
+    # A function of the user's that fails does so in its own words.
+    thing = THING.filter(lambda value: not callable(value))
     if name == "fit":  # its options are one argument here: spoil one of them
-        # (A function of the user's that fails does so in its own words.)
-        thing = THING.filter(lambda value: not callable(value))
         option = st.tuples(st.sampled_from(sorted(OPTIONS)), thing)
         spoiled = st.tuples(st.just(TASK), option.map(lambda pair: dict([pair])))
         return st.one_of(st.tuples(*sensible), spoiled, st.tuples(THING, st.just({})))
     whole = st.tuples(*sensible) if isinstance(sensible, list) else sensible
     if name == "the command line":
         return whole
-    return st.one_of(whole, whole, st.tuples(whole, st.integers(0, 9), THING).map(_spoil))
+    other = thing if name == "hand_made" else THING
+    return st.one_of(whole, whole, st.tuples(whole, st.integers(0, 9), other).map(_spoil))
 
 
 def _spoil(parts: tuple) -> tuple:
