@@ -629,7 +629,7 @@ MODULES = (
 )
 # What is public and takes no input of its own: it is tried through the functions above.
 BELOW = {"evaluating", "main", "shown"}
-BELOW |= {"blocks", "keep", "look_at_the_last", "look_up", "read_the_wanted"}
+BELOW |= {"blocks", "keep", "look_at_the_last", "look_up"}
 SLOW = {"plot_attention": 5, "plot_heads": 20, "plot_batch": 5, "plot_history": 20}
 
 
