@@ -325,7 +325,7 @@ SINUSOIDS = Topic(
             lambda n, d: _waves(n, d, first=1).flatten(1),
         ),
         "frequencies fall twice as fast": (
-            "The exponent is twice what it should be: it is 2i / d_model for the pair 2i and 2i + 1.",
+            "The exponent is twice what it should be: 2i / d_model for the pair 2i and 2i + 1.",
             lambda n, d: _waves(n, d, step=4).flatten(1),
         ),
         "all the same frequency": (
