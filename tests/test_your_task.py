@@ -62,3 +62,12 @@ def test_rules_of_the_language(rule):
             )
             assert thousands == f"{ends} mil"
     assert rule("1000") == "mil"
+
+
+def test_the_task_takes_at_most_thirty_lines():
+    """All that is written for it: the rule, its lists of words, the choice of numbers, the task."""
+    cells = [c.source for c in nbformat.read(NOTEBOOK, as_version=4).cells if c.cell_type == "code"]
+    own = [source for source in cells if "def in_spanish" in source or "def some_numbers" in source]
+    lines = [line for source in own for line in source.splitlines() if line.strip()]
+    library = [line for line in lines if line.startswith(("from revtrans", "model = "))]
+    assert len(own) == 2 and len(library) == 3 and len(lines) - len(library) <= 30
