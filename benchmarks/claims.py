@@ -46,7 +46,8 @@ def accuracy(seeds: int = 3, steps: int | None = None, n_test: int = 10_000) -> 
             clock = {"seconds": 0.0, "begin": time.perf_counter()}
 
             def note(step: int, model: nn.Module, curve=curve, clock=clock) -> None:
-                clock["seconds"] += time.perf_counter() - clock["begin"]
+                if step:  # before the first step everything is made and warmed up
+                    clock["seconds"] += time.perf_counter() - clock["begin"]
                 share = exact_match(predict(model, few), few.labels)
                 curve.append([step, clock["seconds"], share])
                 clock["begin"] = time.perf_counter()

@@ -273,7 +273,7 @@ def figures(folder: Path = HERE / "figures") -> int:
 
 def draw_accuracy(rows: list[dict]) -> Figure:
     """Exact match by length, by step and by second; a line for each seed."""
-    fig, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained", sharey=True)
+    fig, axes = plt.subplots(1, 3, figsize=(13, 3.9), layout="constrained", sharey=True)
     for row in rows:
         style = {"color": COLOURS[row["model"]], "linewidth": 1.2}
         name = row["model"] if row["seed"] == 0 else None
@@ -285,7 +285,7 @@ def draw_accuracy(rows: list[dict]) -> Figure:
     axes[0].set(ylabel="exact match on unseen strings", ylim=(-0.03, 1.05))
     axes[1].set(title="Steps of training", xlabel="step")
     axes[2].set(title="Seconds of training, one thread", xlabel="seconds")
-    axes[0].legend(loc="lower left")
+    fig.legend(loc="outside lower center", ncols=len(COLOURS))
     return fig
 
 

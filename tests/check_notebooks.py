@@ -3,14 +3,16 @@
 Usage: python tests/check_notebooks.py [--write] [notebook ...]     (default: all of nbs/)
 
 Words must be the same, integers too; decimals may differ by 1 % plus one unit in the last digit.
-Pictures must be the same but for a few pixels. Errors, stderr and progress bars fail. So does a
+Pictures must be the same but for a few pixels, and so must the words in them, which are stored
+beside them. Errors, stderr and progress bars fail. So does a
 notebook that reaches the network or writes into the repository. Each runs in an empty folder,
 the last notebook first. Directives at the top of a cell:
 
     #| eval: false       is not run, and its outputs are left alone
     #| tolerance: 0.3    numbers, integers too, may differ by this fraction
     #| tolerance: off    numbers may differ at will (times), but neither their count nor the words
-    #| figure: 0.05      this share of a picture's pixels may differ (default: 0.0001)
+    #| figure: 0.2       this share of what a picture shows may be elsewhere, more than a few pixels
+    #|   away, and the numbers among its words may differ: for what a training or a clock has drawn
     #| fig-alt: "…"      what a picture shows, in words; every cell that draws needs it. It may go
     #|   on in lines like this one, and is stored with the picture for programs that read aloud.
 
@@ -43,7 +45,7 @@ from nbdev.config import get_config
 from nbdev.process import extract_directives
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
-from pictures import SHARE, changed, guard
+from pictures import SHARE, changed, moved, prepare, words
 
 NBS = Path(__file__).resolve().parent.parent / "nbs"
 TIMEOUT = 600  # seconds for one cell
@@ -55,6 +57,7 @@ NOISE = re.compile(r" at 0x[0-9a-fA-F]+|\x1b\[[0-9;]*m|([-=_─═━])\1{2,}") 
 PROGRESS = re.compile(r"\r|it/s\]|s/it\]|%\|.*\| *[0-9]+/")
 ALTERNATIVE = re.compile(r'^#\| fig-alt: "([^"]{40,})"$', re.MULTILINE)
 WIDGET = "application/vnd.jupyter.widget-view+json"
+PNG, SVG = "image/png", "image/svg+xml"
 
 
 def unit(number: str) -> float:
@@ -123,24 +126,23 @@ def compare(
     stored: list[NotebookNode],
     fresh: list[NotebookNode],
     tolerance: float | None,
-    share: float = SHARE,
-):
+    share: float | None = None,
+) -> Iterator[tuple[str, str, str]]:
     """Yield how one cell's outputs differ: what, and a piece of either text."""
     old, new = digest(stored), digest(fresh)
     if len(old) != len(new):
         yield f"{len(old)} outputs stored, {len(new)} fresh", " | ".join(old), " | ".join(new)
-    else:
-        pieces = (difference(a, b, tolerance) for a, b in zip(old, new))
-        yield from (("outputs differ", *piece) for piece in pieces if piece)
-        for a, b in zip(*([o.data for o in of if "data" in o] for of in (stored, fresh))):
-            if "image/png" in a and "image/png" in b:
-                moved = changed(*(base64.b64decode(of["image/png"]) for of in (a, b)))
-                if moved > share:
-                    yield (
-                        f"pictures differ in {moved:.2%} of the pixels (allowed: {share:.2%})",
-                        "",
-                        "",
-                    )
+        return
+    pieces = (difference(a, b, tolerance) for a, b in zip(old, new))
+    yield from (("outputs differ", *piece) for piece in pieces if piece)
+    for a, b in zip(*([o for o in of if PNG in o.get("data", {})] for of in (stored, fresh))):
+        said = (of.get("metadata", {}).get(PNG, {}).get("words", "") for of in (a, b))
+        if piece := difference(*said, tolerance if share is None else math.inf):
+            yield ("the words of pictures differ", *piece)
+        how, allowed = (changed, SHARE) if share is None else (moved, share)
+        found = how(*(base64.b64decode(of.data[PNG]) for of in (a, b)))
+        if found > allowed:
+            yield f"pictures differ: {found:.2%} {how.__name__} (allowed: {allowed:.2%})", "", ""
 
 
 def directives(cell: NotebookNode) -> dict[str, str]:
@@ -160,15 +162,16 @@ def tolerance_of(cell: NotebookNode, name: str = "tolerance") -> float | None:
 
 
 def describe(cell: NotebookNode) -> Iterator[str]:
-    """Give a cell's pictures their text alternative; yield what is wrong if there is none."""
+    """Give a cell's pictures their text alternative and the words in them; yield what is wrong."""
     text = ALTERNATIVE.search(cell.source)
     for output in cell.outputs:
-        if "image/png" in output.get("data", {}):
+        if PNG in output.get("data", {}):
             if not text:
                 yield 'a picture without a text alternative: #| fig-alt: "40 characters or more"'
                 return
-            alt = {"alt": re.sub(r"\n#\|\s+", " ", text[1])}
-            output.metadata["image/png"] = output.metadata.get("image/png", {}) | alt
+            about = {"alt": re.sub(r"\n#\|\s+", " ", text[1])}
+            about["words"] = words(output.data.pop(SVG, ""))
+            output.metadata[PNG] = output.metadata.get(PNG, {}) | about
 
 
 def tidy(outputs: list[NotebookNode]) -> list[NotebookNode]:
@@ -196,7 +199,7 @@ def run(notebook: NotebookNode) -> Iterator[tuple[int, list[NotebookNode]]]:
         tempfile.TemporaryDirectory() as env["IPYTHONDIR"],
         tempfile.TemporaryDirectory() as folder,
     ):
-        guard(env["IPYTHONDIR"], NBS.parent)  # and nobody's own start-up files
+        prepare(env["IPYTHONDIR"], NBS.parent)  # and nobody's own start-up files
         with client.setup_kernel(cleanup_kc=True, cwd=folder, env=env):
             for index, cell in enumerate(notebook.cells):
                 skipped = directives(cell).get("eval", "").lower() == "false"
@@ -233,7 +236,6 @@ def check(path: Path, write: bool = False) -> list[str]:
         else:
             if not write:
                 found += [(f"{what} is stored", text, "") for what, text in faults(stored)]
-                share = SHARE if share is None else share
                 found += compare(stored, cell.outputs, tolerance, share)
         code = [line for line in cell.source.splitlines() if not line.startswith("#|")]
         for what, *texts in found:

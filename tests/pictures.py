@@ -1,17 +1,21 @@
-"""How far two pictures are from each other, and a guard for the kernels that draw them."""
+"""How far two pictures are from each other, and what a kernel is told before it draws them."""
 
+import html
 import io
+import re
 import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
-# A pixel counts as changed if a colour differs by more than this share of its range. The same
-# versions draw the same pixels; what may move a little is a curve that a training has drawn.
+# A pixel counts as changed if a colour differs by more than this share of its range.
 SHADE = 0.1
-# And this share of the pixels may have changed: less than one letter of a title.
+# So many of the pixels may have changed: less than one letter of a title. The same versions draw
+# the same pixels.
 SHARE = 0.0001
+# What a training or a clock has drawn moves a little: there, what is so many pixels away is near.
+REACH = 6
 
 GUARD = """
 def install(root):
@@ -49,41 +53,68 @@ def install(root):
 """
 
 
-def guard(folder: str | Path, root: Path) -> None:
-    """Put the guard where IPython with its folder `folder` runs it before anything else."""
-    startup = Path(folder) / "profile_default" / "startup"
-    startup.mkdir(parents=True)
+def prepare(folder: str | Path, root: Path) -> None:
+    """Let IPython with its folder `folder` begin with the guard, and draw as PNG and as SVG."""
+    profile = Path(folder) / "profile_default"
+    (profile / "startup").mkdir(parents=True)
     call = f"install({str(root.resolve())!r})\ndel install\n"
-    (startup / "00-guard.py").write_text(GUARD + call)
+    (profile / "startup" / "00-guard.py").write_text(GUARD + call)
+    both = "c.InlineBackend.figure_formats = {'png', 'svg'}\n"
+    (profile / "ipython_kernel_config.py").write_text(both)
+
+
+def words(svg: str) -> str:
+    """The texts with two letters in a row; Matplotlib puts each text into a comment, too."""
+    texts = map(html.unescape, re.findall(r"<!-- (.*?) -->", svg, re.DOTALL))
+    return " | ".join(" ".join(text.split()) for text in texts if re.search(r"[^\W\d_]{2}", text))
 
 
 def changed(stored: bytes, fresh: bytes) -> float:
-    """The share of pixels that differ between two PNGs; 1 if their sizes do not agree.
-
-    If the sizes differ by a few pixels, what is beyond the common part is compared with white.
-    """
-    old, new = (_pixels(content) for content in (stored, fresh))
-    if max(abs(a - b) for a, b in zip(old.shape[:2], new.shape[:2])) > 8:
+    """The share of pixels that differ between two PNGs; 1 if their sizes do not agree."""
+    if not (images := _of_one_size(stored, fresh)):
         return 1.0
-    shape = [max(a, b) for a, b in zip(old.shape, new.shape[:2])]
-    difference = np.abs(_on_white(old, *shape) - _on_white(new, *shape)).max(axis=2)
+    old, new = map(_pixels, images)
+    difference = np.abs(old - new).max(axis=2)
     everywhere_a_little = difference.mean() / 255
     return max(float((difference > SHADE * 255).mean()), float(everywhere_a_little))
 
 
-def _on_white(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    padding = [(0, height - pixels.shape[0]), (0, width - pixels.shape[1]), (0, 0)]
-    return np.pad(pixels, padding, constant_values=255)
+def moved(stored: bytes, fresh: bytes) -> float:
+    """The share of what is drawn in one of two PNGs that is not near in the other; 1 as above.
+
+    A pixel is near if its colours lie between the least and the greatest around its place.
+    """
+    if not (images := _of_one_size(stored, fresh)):
+        return 1.0
+    shares = []
+    for image, other in (images, images[::-1]):
+        around = (kind(2 * REACH + 1) for kind in (ImageFilter.MinFilter, ImageFilter.MaxFilter))
+        least, greatest = (_pixels(other.filter(kind)) for kind in around)
+        pixels = _pixels(image)
+        far = np.maximum(least - pixels, pixels - greatest).max(axis=2) > SHADE * 255
+        drawn = pixels.min(axis=2) < (1 - SHADE) * 255
+        shares.append((far & drawn).sum() / max(drawn.sum(), 1))
+    return float(max(shares))
 
 
-def _pixels(content: bytes) -> np.ndarray:
-    image = Image.open(io.BytesIO(content))
-    white = Image.new("RGBA", image.size, "white")
-    return np.asarray(Image.alpha_composite(white, image.convert("RGBA")).convert("RGB"), dtype=int)
+def _of_one_size(stored: bytes, fresh: bytes) -> list[Image.Image]:
+    """Both on white, and so is what only one of them has; none if their sizes are far apart."""
+    images = [Image.open(io.BytesIO(content)).convert("RGBA") for content in (stored, fresh)]
+    sides = list(zip(*(image.size for image in images)))
+    if any(abs(a - b) > 8 for a, b in sides):
+        return []
+    grounds = [Image.new("RGBA", tuple(map(max, sides)), "white") for _ in images]
+    for ground, image in zip(grounds, images):
+        ground.alpha_composite(image)
+    return [ground.convert("RGB") for ground in grounds]
 
 
-if __name__ == "__main__":  # SHARE STORED FRESH: fails if more than that share of pixels differ
+def _pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image, dtype=int)
+
+
+if __name__ == "__main__":  # SHARE STORED FRESH: fails if more than that share has moved
     share, *paths = sys.argv[1:]
-    differing = changed(*(Path(path).read_bytes() for path in paths))
-    print(f"{differing:.2%} of the pixels of {paths[0]} differ (allowed: {float(share):.2%})")
+    differing = moved(*(Path(path).read_bytes() for path in paths))
+    print(f"{differing:.2%} of what {paths[0]} shows has moved (allowed: {float(share):.2%})")
     sys.exit(differing > float(share))

@@ -18,7 +18,7 @@ import pytest
 from check_notebooks import compare, difference, faults, main, tolerance_of
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from pictures import SHARE, changed
+from pictures import SHARE, changed, moved, words
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
@@ -153,7 +153,7 @@ GOOD = {
     "decimal": "print(0.500)",
     "picture": (
         '#| fig-alt: "A line that rises from one to two,\n#|   drawn from left to right."\n'
-        "import matplotlib.pyplot as plt\nplt.plot([1, 2]);"
+        "import matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.title('Up: $x$ < 2');"
     ),
     "seconds": "#| tolerance: off\nimport time\nprint(f'{time.time()} s')",
     "widened": "#| tolerance: 0.3\nprint(10, 'steps')",
@@ -202,8 +202,9 @@ def test_write_stores_what_nbdev_clean_keeps(good: Path) -> None:
     assert notebook.cells[1].metadata == {"jupyter": {"source_hidden": True}}  # see settings.ini
     assert outputs_of(notebook, "skipped") == [printed("left alone")]
     assert [*outputs_of(notebook, "picture")[0].data] == ["image/png", "text/plain"]
-    alt = outputs_of(notebook, "picture")[0].metadata["image/png"]["alt"]
-    assert alt == "A line that rises from one to two, drawn from left to right."
+    about = outputs_of(notebook, "picture")[0].metadata["image/png"]
+    assert about["alt"] == "A line that rises from one to two, drawn from left to right."
+    assert about["words"] == "Up: $x$ < 2"
     assert outputs_of(notebook, "bar") == []
     assert outputs_of(notebook, "python")[0].text == f"{sys.executable} []\n", "an empty folder"
     assert json.loads(text)["metadata"] == {"kernelspec": {"display_name": "none", "name": "none"}}
@@ -246,6 +247,49 @@ def test_a_little_everywhere_and_what_is_added_are_changes_too() -> None:
     wider = np.pad(grey, [(0, 0), (0, 3), (0, 0)])
     for other in (grey + 20, wider):
         assert changed(_png(grey), _png(other)) > SHARE
+
+
+def curve(title: str = "Loss", shift: float = 0.0, **options: object) -> bytes:
+    """A curve as a training may draw it."""
+    figure, ax = plt.subplots(figsize=(6, 3))
+    x = np.linspace(0, 1, 50)
+    ax.plot(x, np.exp(-3 * x) + shift + 0.01 * np.sin(40 * x + 50 * shift), **options)
+    ax.set(title=title, ylim=(0, 1.2))
+    file = io.BytesIO()
+    figure.savefig(file)
+    plt.close(figure)
+    return file.getvalue()
+
+
+def test_a_curve_may_move_a_little_and_no_more() -> None:
+    stored = curve()
+    assert moved(stored, stored) == 0 and moved(stored, curve(shift=0.02)) < 0.02
+    blank = _png(np.full((300, 600, 3), 255, np.uint8))
+    assert changed(stored, blank) < 0.1 < 0.9 < moved(stored, blank) == moved(blank, stored)
+    others = [curve(color="tab:red"), curve(shift=0.2), curve(linestyle="none")]
+    assert min(moved(stored, other) for other in others) > 0.2
+    assert moved(stored, _png(np.zeros((50, 90, 3), np.uint8))) == 1
+
+
+def test_the_words_of_a_picture_are_compared_whatever_may_move() -> None:
+    def output(said: str) -> list[NotebookNode]:
+        found = shown("<Figure>", "image/png", base64.b64encode(curve()).decode())
+        found.metadata["image/png"] = {"words": said}
+        return [found]
+
+    for share in (None, 0.9):
+        assert not list(compare(output("epoch 3 | loss"), output("epoch 3 | loss"), None, share))
+        ((what, *pieces),) = compare(
+            output("epoch 3 | loss"), output("epoch 3 | gain"), None, share
+        )
+        assert what == "the words of pictures differ" and "loss" in pieces[0]
+    assert list(compare(output("epoch 3"), output("epoch 4"), None))
+    assert not list(compare(output("epoch 3"), output("epoch 4"), None, 0.9))
+
+
+def test_words_are_texts_with_letters() -> None:
+    svg = "<!-- 0.5 --><g><!-- a --></g><!-- a &lt;\n loss --><text>no</text><!-- ñandú -->"
+    assert words(svg) == "a < loss | ñandú" and words("") == ""
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -13,6 +13,7 @@ from revtrans.mistakes import TOPICS
 
 PAD, BOS, EOS = 0, 1, 2
 CHECKERS = {
+    "vocabulary": exercises.check_vocabulary,
     "batch": exercises.check_batch,
     "attention": exercises.check_attention,
     "padding mask": exercises.check_padding_mask,
@@ -27,6 +28,11 @@ CHECKERS = {
     "cache": exercises.check_cache,
     "anti-diagonal score": exercises.check_antidiagonal_score,
 }
+
+
+def number(symbols, text, first=3, order=str, around=lambda ids: ids):
+    place = {symbol: first + i for i, symbol in enumerate(order(symbols))}
+    return around([place[symbol] for symbol in text])
 
 
 def grid(rows, fill=PAD, left=False):
@@ -62,6 +68,8 @@ def in_a_loop(query, key, value, mask=None, root=0.5, over="keys", hide="scores"
     seen = torch.ones(len(query), n, m).bool() if mask is None else mask.expand(len(query), n, m)
     if hide == "scores":
         scores = torch.where(seen, scores, torch.tensor(-1e9))
+    if hide == "score of 0":
+        scores = torch.where(seen, scores, torch.tensor(1e-9))
     if hide == "seen" and mask is not None:
         scores = torch.where(seen, torch.tensor(-1e9), scores)
     weights = F.softmax(scores, dim=1 if over == "queries" else 2)
@@ -164,6 +172,7 @@ def loss_in_a_loop(logits, labels, keep=lambda y: y != PAD, by="count"):
         "places": total / labels.numel(),
         "rows": sum(rows) / len(rows),
         "sum": total,
+        "strings": total / len(labels),
         "bits": total / count / math.log(2),
         "minus": -total / count,
     }[by]
@@ -184,11 +193,19 @@ def rate(step, steps, peak, warmup, rise=1, fall="cosine", start=None):
 
 
 def write(
-    model, source, max_steps, begin=BOS, best=torch.argmax, at=-1, stop="all", cut=slice(1, None)
+    model,
+    source,
+    max_steps,
+    begin=BOS,
+    best=torch.argmax,
+    at=-1,
+    stop="all",
+    cut=slice(1, None),
+    read=slice(None),
 ):
     rows = [[begin] for _ in source]
     for _ in range(max_steps):
-        logits = model(source, torch.tensor(rows))
+        logits = model(source, torch.tensor([row[read] for row in rows]))
         for row, scores in zip(rows, logits):
             over = EOS in row[1:] and stop != "never"
             row.append(PAD if over else int(best(scores[at])))
@@ -229,7 +246,12 @@ def fused(query, key, value, mask=None):
     return F.scaled_dot_product_attention(query, key, value, mask), weights
 
 
+def masks_exchanged(layer, x, memory, self_mask, cross_mask):
+    return decoder(layer, x, memory, cross_mask, self_mask)
+
+
 RIGHT = {
+    "vocabulary": [number, lambda symbols, text: [3 + symbols.find(symbol) for symbol in text]],
     "batch": [my_batch],
     "attention": [in_a_loop, fused],
     "padding mask": [lambda ids: torch.stack([row.ne(PAD) for row in ids])[:, None, :]],
@@ -248,6 +270,19 @@ RIGHT = {
     "anti-diagonal score": [score, lambda w: w.flip(-1).diagonal(0, -2, -1).mean(-1)],
 }
 WRONG = {
+    "vocabulary": {
+        "special ids not left free": lambda *given: number(*given, first=0),
+        "only pad left free": lambda *given: number(*given, first=1),
+        "alphabet sorted": lambda *given: number(*given, order=sorted),
+        "numbered as they come": lambda symbols, text: [
+            3 + list(dict(zip(text, text))).index(s) for s in text
+        ],
+        "code points": lambda symbols, text: list(map(ord, text)),
+        "repeated symbols dropped": lambda symbols, text: number(
+            symbols, list(dict(zip(text, text)))
+        ),
+        "bos and eos added": lambda *given: number(*given, around=lambda ids: [BOS, *ids, EOS]),
+    },
     "batch": {
         "labels not shifted": lambda *given: my_batch(*given, shift=False),
         "no eos": no_eos,
@@ -264,6 +299,7 @@ WRONG = {
         "softmax on the wrong axis": lambda *given: in_a_loop(*given, over="queries"),
         "mask inverted": lambda *given: in_a_loop(*given, hide="seen"),
         "mask applied after the softmax": lambda *given: in_a_loop(*given, hide="weights"),
+        "hidden scores set to zero": lambda *given: in_a_loop(*given, hide="score of 0"),
         "padding attended": lambda *given: in_a_loop(*given, hide="nothing"),
     },
     "padding mask": {
@@ -318,6 +354,7 @@ WRONG = {
         "norm on the wrong side": decoder_post_norm,
         "the future seen": lambda layer, x, m, _, cross: decoder(layer, x, m, None, cross),
         "padding attended": lambda layer, x, m, own, _: decoder(layer, x, m, own, None),
+        "masks exchanged": masks_exchanged,
         "cross-attention's query and key exchanged": asked_by_the_memory,
         "cross-attention before self-attention": lambda *given: decoder(*given, order="cs"),
         "no norm before cross-attention": lambda *given: decoder(*given, norm=False),
@@ -328,6 +365,7 @@ WRONG = {
         "padding counted": lambda x, y: F.cross_entropy(x.flatten(0, 1), y.flatten()),
         "averaged over padding": lambda x, y: loss_in_a_loop(x, y, by="places"),
         "mean of the rows' means": lambda x, y: loss_in_a_loop(x, y, by="rows"),
+        "divided by the number of strings": lambda x, y: loss_in_a_loop(x, y, by="strings"),
         "sum instead of mean": lambda x, y: loss_in_a_loop(x, y, by="sum"),
         "softmax twice": lambda x, y: loss_in_a_loop(x.softmax(-1), y),
         "bits instead of nats": lambda x, y: loss_in_a_loop(x, y, by="bits"),
@@ -346,6 +384,7 @@ WRONG = {
         "started with eos": lambda *given: write(*given, begin=EOS),
         "the least likely symbol": lambda *given: write(*given, best=torch.argmin),
         "the first position read": lambda *given: write(*given, at=0),
+        "only the newest symbol read": lambda *given: write(*given, read=slice(-1, None)),
         "never stops": lambda *given: write(*given, stop="never"),
         "stops with the first row": lambda *given: write(*given, stop="first"),
         "stops one symbol early": lambda *given: write(*given, cut=slice(1, -1)),
@@ -425,6 +464,9 @@ def crash(*given):
         (lambda *given: None, "wrong type"),
         (lambda *given: "text", "wrong type"),
         (lambda *given: {}, "wrong type"),
+        (lambda *given: torch.eye(2).to_sparse(), "wrong type"),
+        (lambda *given: torch.zeros(2, device="meta"), "wrong type"),
+        (lambda *given: torch.zeros(2) * 1j, "wrong type"),
         (lambda *given: torch.zeros(7, 7, 7), "not known"),
         (lambda *given: torch.tensor(math.nan), "not known"),
         (lambda *given: (), "not known"),
@@ -495,5 +537,12 @@ def test_a_report_draws_expected_beside_got_where_there_is_something_to_draw():
     drawn = [torch.tensor(ax.images[0].get_array().tolist()) for ax in figure.axes[:2]]
     torch.testing.assert_close(drawn[0], report.expected.reshape(drawn[0].shape))
     assert not torch.equal(*drawn)
-    for other in (exercises.check_attention(in_a_loop), exercises.check_loss(todo)):
-        assert other.plot() is None
+    mask = exercises.check_causal_mask(WRONG["causal mask"]["mask inverted"]).plot()
+    assert mask.axes[0].images[0].get_array().tolist() == torch.ones(3, 3).tril().tolist()
+    assert exercises.check_batch(WRONG["batch"]["padded on the left"]).plot() is not None
+    broken = exercises.check_attention(lambda q, k, v, mask=None: (v, q @ k.mT * math.nan))
+    assert broken.plot() is not None and "not finite" in broken.message
+    empty = exercises.check_padding_mask(lambda ids: (ids != PAD)[:, None, :0])
+    nothing = [exercises.check_attention(in_a_loop), exercises.check_loss(todo)]
+    nothing += [exercises.check_loss(WRONG["loss"]["padding counted"]), empty]
+    assert not any(report.plot() for report in nothing)
