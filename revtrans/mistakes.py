@@ -65,7 +65,7 @@ VOCABULARY = Topic(
             _numbered(1),
         ),
         "alphabet sorted": (
-            "The alphabet is sorted before it is counted. Take it in the order in which it is given.",
+            "The alphabet is sorted before it is counted. Take it in the order in which it comes.",
             _numbered(Vocab.n_special, sorted),
         ),
         "numbered as they come": (
@@ -226,8 +226,8 @@ ATTENTION = Topic(
             _attend(mask="after"),
         ),
         "hidden scores set to zero": (
-            "The hidden scores are 0, and a score of 0 is not nothing: the softmax gives it a weight."
-            " Use minus infinity, or -1e9.",
+            "The hidden scores are 0, and that is not nothing: the softmax gives them weights. Use"
+            " minus infinity, or -1e9.",
             _attend(mask="zero"),
         ),
         "padding attended": (
@@ -705,8 +705,8 @@ GREEDY = Topic(
             " largest.",
             "the first position read": "The logits of the first position are read at each step. The"
             " next symbol is in those of the last.",
-            "only the newest symbol read": "The model gets the last symbol alone, and takes it for the"
-            " first position. Without a cache it needs all that is written.",
+            "only the newest symbol read": "The model gets the last symbol alone, and takes it for"
+            " the first position. Without a cache it needs all that is written.",
             "stops with the first row": "All rows end when one does. Go on until every row has"
             " written eos.",
             "stops one symbol early": "The last symbol is missing: eos belongs to the answer.",
