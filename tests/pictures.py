@@ -16,6 +16,7 @@ SHADE = 0.1
 SHARE = 0.0001
 # What a training or a clock has drawn moves a little: there, what is so many pixels away is near.
 REACH = 6
+LETTERS = re.compile(r"(?<![\\\w])[^\W\d_]{2}")  # and not a command, as in $\mathdefault{10^{3}}$
 
 GUARD = """
 def install(root):
@@ -66,7 +67,7 @@ def prepare(folder: str | Path, root: Path) -> None:
 def words(svg: str) -> str:
     """The texts with two letters in a row; Matplotlib puts each text into a comment, too."""
     texts = map(html.unescape, re.findall(r"<!-- (.*?) -->", svg, re.DOTALL))
-    return " | ".join(" ".join(text.split()) for text in texts if re.search(r"[^\W\d_]{2}", text))
+    return " | ".join(" ".join(text.split()) for text in texts if LETTERS.search(text))
 
 
 def changed(stored: bytes, fresh: bytes) -> float:

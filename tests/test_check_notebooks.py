@@ -289,6 +289,7 @@ def test_the_words_of_a_picture_are_compared_whatever_may_move() -> None:
 
 def test_words_are_texts_with_letters() -> None:
     svg = "<!-- 0.5 --><g><!-- a --></g><!-- a &lt;\n loss --><text>no</text><!-- ñandú -->"
+    svg += r"<!-- $\mathdefault{10^{3}}$ -->"
     assert words(svg) == "a < loss | ñandú" and words("") == ""
 
 
