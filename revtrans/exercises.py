@@ -20,7 +20,6 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from . import mistakes
 from .errors import InputTypeError, shown
 from .mistakes import TOPICS, Topic, filled, heads_of
 
@@ -29,8 +28,8 @@ from .mistakes import TOPICS, Topic, filled, heads_of
 class Report:
     """What a checker found. True if all is right.
 
-    `mistake` names what is wrong, with '' for nothing; `expected` and `got` are the smallest
-    numbers that show it.
+    `mistake` names what is wrong, with '' for nothing; `expected` and `got` are the first numbers
+    that differ.
     """
 
     topic: str
@@ -59,6 +58,8 @@ class Report:
                 x.tolist(), cmap="cividis", aspect="auto", vmin=float(low), vmax=float(high)
             )
             ax.set(title=title, xticks=range(x.shape[1]), yticks=range(x.shape[0]))
+            ax.set_xlabel("last axis")
+        axes[0].set_ylabel("all axes before it")
         figure.colorbar(image, ax=axes, shrink=0.8)
         figure.suptitle(self.mistake)
         plt.close(figure)
@@ -113,23 +114,23 @@ def _parts(answer: object) -> list[Tensor]:
 
 def _kind(x: Tensor) -> str:
     if x.is_floating_point():
-        return "numbers"
+        return "floating-point numbers"
     return "True and False" if x.dtype == torch.bool else "whole numbers"
 
 
 def _fault(expected: list[Tensor], got: list[Tensor]) -> str:
     """How two answers differ, in words; '' if they agree."""
     if len(got) != len(expected):
-        return f"{len(expected)} tensor(s) were expected, and {len(got)} came"
+        return f"It should have {len(expected)} part(s), and has {len(got)}"
     for right, mine in zip(expected, got):
         if mine.shape != right.shape:
-            return f"the shape should be {tuple(right.shape)}, and is {tuple(mine.shape)}"
+            return f"The shape should be {tuple(right.shape)}, and is {tuple(mine.shape)}"
         if _kind(mine) != _kind(right):
-            return f"{_kind(right)} were expected, and {_kind(mine)} came"
+            return f"It should hold {_kind(right)}, and holds {_kind(mine)}"
         if not mine.isfinite().all() and right.isfinite().all():
-            return "there are numbers that are not finite (NaN or infinite)"
+            return "There are numbers that are not finite (NaN or infinite)"
         if not torch.allclose(mine.double(), right.double(), rtol=1e-4, atol=1e-5, equal_nan=True):
-            return "the shapes are right, but the numbers are not"
+            return "The shapes are right, but the values are not"
     return ""
 
 # %% ../nbs/14_exercises.ipynb #export--judge
@@ -144,21 +145,26 @@ def _judge(name: str, function: Callable, topic: Topic) -> Report:
     if error is not None:
         where = _own_line(error)
         said = f"{type(error).__name__}: {shown(str(error))[1:-1]}"
-        at = f"in {where.name}, line {where.lineno}: {where.line or ''}".rstrip(": ")
-        return Report(name, "crash", f"{name}: it ended with {said}\n  {at}\n{topic.goal}")
+        at = (
+            f"\n  in {where.name}, line {where.lineno}: {where.line or ''}".rstrip(": ")
+            if where
+            else ""
+        )
+        return Report(name, "crash", f"{name}: it ended with {said}{at}\n{topic.goal}")
     for given, clean in zip(trials, pristine):
         if _fault(_inputs(clean), _inputs(given)):
-            return Report(
-                name, "input changed", f"{name}: it changes what it is given. Make a copy."
-            )
+            changed = "it changes what it is given: x += 1 does that, and x = x + 1 does not."
+            return Report(name, "input changed", f"{name}: {changed}")
     return _compare(name, topic, pristine, answers)
 
 
-def _own_line(error: BaseException) -> traceback.FrameSummary:
-    """The last line that is the learner's own, and not one of PyTorch's or the catalogue's."""
-    frames = traceback.extract_tb(error.__traceback__)[1:]
-    others = os.path.dirname(torch.__file__), mistakes.__file__
-    return [frame for frame in frames if not frame.filename.startswith(others)][-1]
+def _own_line(error: BaseException) -> traceback.FrameSummary | None:
+    """The last line that is the learner's own, and not one of this library or another package."""
+    frames = traceback.extract_tb(error.__traceback__)
+    packages = os.path.dirname(os.path.dirname(torch.__file__))
+    others = packages, os.path.dirname(__file__), "<@"  # the last: what a decorator has made
+    own = [frame for frame in frames if not frame.filename.startswith(others)]
+    return own[-1] if own else None
 
 
 def _inputs(given: tuple) -> list[Tensor]:
@@ -170,18 +176,28 @@ def _compare(name: str, topic: Topic, trials: list[tuple], answers: list) -> Rep
     try:
         mine = [_parts(topic.view(answer)) for answer in answers]
     except Exception:  # a view of what has another form than it should have
-        came = ", ".join(type(answer).__name__ for answer in answers[:1])
-        wrong = f"it gives a {came} of another form than it should. {topic.goal}"
-        return Report(name, "wrong type", f"{name}: {wrong}")
+        return Report(name, "wrong type", f"{name}: it gives {_form(answers[0])}. {topic.goal}")
     faults = [_fault(ours, theirs) for ours, theirs in zip(right, mine)]
     if not any(faults):
         return Report(name, "", f"{name}: right. ✓")
     i = next(i for i, fault in enumerate(faults) if fault)
+    found = name, topic, trials[i], right[i], mine[i]
     for mistake, (sentence, *versions) in topic.mistakes.items():
         if any(_agrees(topic, wrong, mine) for wrong in versions):
-            return _report(name, mistake, sentence, trials[i], right[i], mine[i])
-    unknown = f"{faults[i]}. {topic.goal}"
-    return _report(name, "not known", unknown, trials[i], right[i], mine[i])
+            return _report(*found, mistake, f"{mistake}. {sentence}")
+    return _report(*found, "not known", f"not right. {faults[i]}. {topic.goal}")
+
+
+def _form(answer: object) -> str:
+    """What kind of thing an answer is, in a few words."""
+    if isinstance(answer, list | tuple):
+        kinds = ", ".join(type(one).__name__ for one in answer[:4])
+        return (
+            f"a {type(answer).__name__} of {kinds}"
+            if kinds
+            else f"an empty {type(answer).__name__}"
+        )
+    return f"one {type(answer).__name__}" if answer is not None else "nothing (None)"
 
 
 def _agrees(topic: Topic, wrong: Callable, mine: list[list[Tensor]]) -> bool:
@@ -195,17 +211,21 @@ def _viewed(topic: Topic, function: Callable, given: tuple) -> list[Tensor]:
 
 
 def _report(
-    name: str, mistake: str, sentence: str, given: tuple, expected: list[Tensor], got: list[Tensor]
+    name: str, topic: Topic, given: tuple, right: list, mine: list, mistake: str, said: str
 ) -> Report:
     """A report with the first part of the answer that differs."""
-    pairs = [pair for pair in zip(expected, got) if _fault([pair[0]], [pair[1]])]
-    right, mine = pairs[0] if pairs else (None, None)
+    differ = [k for k, (a, b) in enumerate(zip(right, mine)) if _fault([a], [b])]
     plain = all(isinstance(one, int | float | str) for one in given)
     numbers = f"\n  given    {given}" if plain else ""
-    if pairs:
-        numbers += f"\n  expected {_short(right)}\n  yours    {_short(mine)}"
-    head = f"{name}: {mistake}." if mistake != "not known" else f"{name}: not right."
-    return Report(name, mistake, f"{head} {sentence}{numbers}", right, mine)
+    expected = got = None
+    if differ:
+        expected, got = right[differ[0]], mine[differ[0]]
+        part = f"{topic.parts[differ[0]]} = " if topic.parts else ""
+        numbers += f"\n  expected {part}{_short(expected)}\n  yours    {part}{_short(got)}"
+        if _short(expected) == _short(got) and _kind(expected) == _kind(got):
+            apart = (expected.double() - got.double()).abs().max().item()
+            numbers += f"\n  the largest difference is {apart:.1g}"
+    return Report(name, mistake, f"{name}: {said}{numbers}", expected, got)
 
 
 def _short(x: Tensor) -> str:

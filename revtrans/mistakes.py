@@ -30,7 +30,7 @@ class Topic:
     """One piece to write: what it is for, how it is tried, and how it goes wrong.
 
     `mistakes` gives for each name a sentence and one or more versions that make it; `view` says
-    what of an answer counts.
+    what of an answer counts, and `parts` what its parts are called.
     """
 
     goal: str
@@ -38,6 +38,7 @@ class Topic:
     trials: Callable[[], list[tuple]]
     mistakes: dict[str, tuple]
     view: Callable = lambda answer: answer
+    parts: tuple[str, ...] = ()
 
 
 def _normal(*shape: int) -> Tensor:
@@ -53,7 +54,7 @@ _encoded = _numbered(Vocab.n_special)
 VOCABULARY = Topic(
     "encode(symbols, text) gives a list of ids: symbols count from 3 in the alphabet's own order.",
     lambda symbols, text: Vocab(symbols).encode(text),
-    lambda: [("abc", "cab"), ("cab", "abba")],
+    lambda: [("abc", "ca"), ("xka", "kaa"), ("cab", "abba")],
     {
         "special ids not left free": (
             "The first symbol has the id 0, which is pad: it would be taken for nothing. Ids 0 to 2"
@@ -68,10 +69,19 @@ VOCABULARY = Topic(
             "The alphabet is sorted before it is counted. Take it in the order in which it comes.",
             _numbered(Vocab.n_special, sorted),
         ),
+        "alphabet not used": (
+            "The ids are places in a to z. Each vocabulary has its own alphabet: look there.",
+            lambda symbols, text: [Vocab.n_special + ord(symbol) - ord("a") for symbol in text],
+        ),
+        "alphabet made from the text": (
+            "The alphabet is made from the letters of the text, so a letter has another id in"
+            " another text. Look it up in the alphabet that is given.",
+            lambda symbols, text: _encoded("".join(sorted(set(text))), text),
+        ),
         "numbered as they come": (
             "Ids are given in the order of the text, so a letter has another id in another text."
             " Look it up in the alphabet.",
-            lambda symbols, text: _numbered(Vocab.n_special)("".join(dict.fromkeys(text)), text),
+            lambda symbols, text: _encoded("".join(dict.fromkeys(text)), text),
         ),
         "code points": (
             "These are the code points of Unicode. Ids are places in the alphabet, plus 3.",
@@ -122,15 +132,22 @@ def _where_labels_are(answer: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 BATCH = Topic(
-    "batch(vocab, sources, targets) gives (source, decoder_input, labels), each (batch, length).",
+    "batch(vocab, sources, targets) gives three tensors (source, decoder_input, labels), each"
+    " (batch, length).",
     _batch,
-    lambda: [(Vocab("abc"), ["ab", "c"], ["ba", "c"]), (Vocab("abc"), ["abc"], ["cba"])],
+    lambda: [(Vocab("abc"), ["ab", "c"], ["ba", "c"]), (Vocab("abc"), ["abc"], ["bb"])],
     {
         "labels not shifted": (
             "The decoder's input and the labels are the same: it is handed the very symbol it is"
             " asked for. Let the input be one step behind.",
             lambda v, s, t: (_ids(s, v), *[_ids(t, v, (), (v.eos,))] * 2),
             lambda v, s, t: (_ids(s, v), *[_ids(t, v, (v.bos,), (v.eos,))] * 2),
+        ),
+        "targets not used": (
+            "The targets are made from the sources. Take those that are handed over: not every task"
+            " is reversal.",
+            lambda v, s, t: _shifted(v, s, [text[::-1] for text in s]),
+            lambda v, s, t: _shifted(v, s, s),
         ),
         "no eos": (
             "The labels never end with eos, so a model could not learn to stop. Append eos to the"
@@ -166,6 +183,7 @@ BATCH = Topic(
         ),
     },
     _where_labels_are,
+    ("source", "decoder_input", "labels"),
 )
 
 # %% ../nbs/13_mistakes.ipynb #export--attend
@@ -179,6 +197,8 @@ def _attend(
         if seen is not None and mask in ("before", "inverted", "zero"):
             hidden = seen if mask == "inverted" else ~seen
             scores = scores.masked_fill(hidden, 0.0 if mask == "zero" else -1e30)
+        if seen is not None and mask == "added":
+            scores = scores + seen
         weights = scores.softmax(axis)
         if seen is not None and mask == "after":
             weights = weights * seen
@@ -189,8 +209,9 @@ def _attend(
 
 def _attention_trials() -> list[tuple]:
     query, key, value = _normal(1, 3, 4), _normal(1, 5, 4), _normal(1, 5, 2)
-    seen = torch.tensor([[[True, True, True, False, False]]])
-    return [(query[:, :, :2], key[:, :3, :2], value[:, :3]), (query, key, value, seen)]
+    seen, heads = torch.tensor([[[True, True, True, False, False]]]), (1, 2, 3, 4)
+    small = query[:, :, :2], key[:, :3, :2], value[:, :3]
+    return [small, (query, key, value, seen), (_normal(*heads), _normal(*heads), _normal(*heads))]
 
 
 def _weights_first(answer: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -199,7 +220,8 @@ def _weights_first(answer: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 ATTENTION = Topic(
-    "attention(query, key, value, mask=None) gives (output, weights); True in the mask = may look.",
+    "attention(query, key, value, mask=None) gives two tensors (output, weights); True in the mask"
+    " means: may look. Each query may look somewhere; in front are axes for batch and heads.",
     library.scaled_dot_product_attention,
     _attention_trials,
     {
@@ -216,6 +238,11 @@ ATTENTION = Topic(
             " over the last axis.",
             _attend(axis=-2),
         ),
+        "axes counted from the front": (
+            "It is right for three axes, and heads bring a fourth. Count axes from the end: -1 is"
+            " the last, -2 the one before it.",
+            _attend(axis=2),
+        ),
         "mask inverted": (
             "You look exactly where you may not. Here True means: may look.",
             _attend(mask="inverted"),
@@ -230,12 +257,22 @@ ATTENTION = Topic(
             " minus infinity, or -1e9.",
             _attend(mask="zero"),
         ),
+        "mask added as numbers": (
+            "True and False are added to the scores, as 1 and 0: that hides nothing. Fill the"
+            " hidden scores with minus infinity, or -1e9.",
+            _attend(mask="added"),
+        ),
+        "results exchanged": (
+            "The weights come first and the output second. The order is (output, weights).",
+            lambda *given: _attend()(*given)[::-1],
+        ),
         "padding attended": (
             "The mask changes nothing: what it hides is attended all the same.",
             _attend(mask="never"),
         ),
     },
     _weights_first,
+    ("weights", "output"),
 )
 PADDING_MASK = Topic(
     "padding_mask(ids) gives True where ids are no padding, with shape (batch, 1, length).",
@@ -259,6 +296,7 @@ PADDING_MASK = Topic(
         "not boolean": (
             "The mask holds numbers. Compare, and leave the answer True and False.",
             lambda ids: (ids != Vocab.pad)[:, None].float(),
+            lambda ids: (ids != Vocab.pad)[:, None].long(),
         ),
         "bos and eos hidden too": (
             "The mask hides bos and eos as well. They are symbols: only pad is nothing.",
@@ -276,24 +314,33 @@ CAUSAL_MASK = Topic(
             "Each query sees what comes after it, and not what came before. You want the lower"
             " triangle.",
             lambda n, m=None: ~_lower(n, m, -1),
+            lambda n, m=None: ~_from_the_first(n, m, -1),
         ),
         "one step of the future seen": (
             "Each query sees one symbol too many: the one it shall write.",
             lambda n, m=None: _lower(n, m, 1),
+            lambda n, m=None: _from_the_first(n, m, 1),
         ),
         "blind to itself": (
             "A query cannot see its own position, and the first one sees nothing at all. The"
             " diagonal belongs to the past.",
             lambda n, m=None: _lower(n, m, -1),
+            lambda n, m=None: _from_the_first(n, m, -1),
         ),
         "mask inverted": (
             "True and False are exchanged. Here True means: may look.",
             lambda n, m=None: ~_lower(n, m, 0),
+            lambda n, m=None: ~_from_the_first(n, m, 0),
         ),
         "aligned at the first key": (
             "With more keys than queries, the first query stands at the first key. With a cache the"
             " queries are the newest: the last one stands at the last key.",
-            lambda n, m=None: torch.ones(n, m or n).tril().bool(),
+            lambda n, m=None: _from_the_first(n, m, 0),
+        ),
+        "not boolean": (
+            "The mask holds numbers. Make it True and False.",
+            lambda n, m=None: _lower(n, m, 0).float(),
+            lambda n, m=None: _from_the_first(n, m, 0).float(),
         ),
         "everything seen": (
             "Everything is True: nothing is hidden.",
@@ -304,8 +351,11 @@ CAUSAL_MASK = Topic(
 
 
 def _lower(n_query: int, n_key: int | None, shift: int) -> Tensor:
-    n_key = n_key or n_query
-    return torch.ones(n_query, n_key).tril(n_key - n_query + shift).bool()
+    return _from_the_first(n_query, n_key, (n_key or n_query) - n_query + shift)
+
+
+def _from_the_first(n_query: int, n_key: int | None, shift: int) -> Tensor:
+    return torch.ones(n_query, n_key or n_query).tril(shift).bool()
 
 # %% ../nbs/13_mistakes.ipynb #export-heads-of
 def heads_of(split: Callable, merge: Callable) -> Callable:
@@ -317,6 +367,14 @@ def _wide(x: Tensor, n_heads: int) -> Tensor:
     return x.reshape(*x.shape[:2], n_heads, -1)
 
 
+def _cut(x: Tensor, n_heads: int) -> Tensor:
+    return x.reshape(len(x), n_heads, x.shape[1], -1)
+
+
+def _paste(x: Tensor) -> Tensor:
+    return x.reshape(len(x), x.shape[2], -1)
+
+
 HEADS = Topic(
     "split(x, n_heads) gives (batch, heads, length, d_head) of (batch, length, d_model); merge(x)"
     " undoes it.",
@@ -326,7 +384,8 @@ HEADS = Topic(
         "split by view without transpose": (
             "The numbers are cut into heads as they lie in memory, so a head gets pieces of"
             " different tokens. View as (batch, length, heads, d_head) first, then transpose.",
-            heads_of(lambda x, h: x.reshape(len(x), h, x.shape[1], -1), library.merge_heads),
+            heads_of(_cut, library.merge_heads),
+            heads_of(_cut, _paste),
         ),
         "heads left behind the length": (
             "The axes are (batch, length, heads, d_head): heads and length must change places.",
@@ -341,7 +400,7 @@ HEADS = Topic(
         "merged without transpose": (
             "The heads are merged as they lie in memory, so tokens are mixed. Transpose back"
             " before you reshape.",
-            heads_of(split_heads, lambda x: x.reshape(len(x), x.shape[2], x.shape[1] * x.shape[3])),
+            heads_of(split_heads, _paste),
         ),
         "heads merged in the wrong order": (
             "Within a token the numbers come in the wrong order: all first numbers of the heads,"
@@ -349,6 +408,7 @@ HEADS = Topic(
             heads_of(split_heads, lambda x: x.permute(0, 2, 3, 1).flatten(2)),
         ),
     },
+    parts=("split", "merged"),
 )
 
 
@@ -356,6 +416,16 @@ def _waves(n: int, d_model: int, first: int = 0, base: float = 10_000.0, step: i
     position = torch.arange(first, first + n)[:, None]
     angle = position / base ** (torch.arange(0, d_model, 2) * step / 2 / d_model)
     return torch.stack([angle.sin(), angle.cos()], -1)
+
+
+def _each_its_own(step: int) -> Callable:
+    """A wrong table in which column j has the exponent step · j / d_model."""
+
+    def table(n: int, d_model: int) -> Tensor:
+        angle = torch.arange(n)[:, None] / 10_000 ** (torch.arange(d_model) * step / d_model)
+        return torch.where(torch.arange(d_model) % 2 == 0, angle.sin(), angle.cos())
+
+    return table
 
 
 SINUSOIDS = Topic(
@@ -379,6 +449,12 @@ SINUSOIDS = Topic(
         "frequencies fall twice as fast": (
             "The exponent is twice what it should be: 2i / d_model for the pair 2i and 2i + 1.",
             lambda n, d: _waves(n, d, step=4).flatten(1),
+        ),
+        "a frequency for each column": (
+            "Each column has a frequency of its own. A sine and the cosine beside it share one: the"
+            " exponent is 2i / d_model for the columns 2i and 2i + 1.",
+            _each_its_own(1),
+            _each_its_own(2),
         ),
         "all the same frequency": (
             "All waves are equally fast, so far positions look like near ones. Divide by"
@@ -418,23 +494,21 @@ def _look(attention: MultiHeadAttention, x: Tensor, mask: Tensor | None) -> Tens
 
 def _encode(layer: EncoderLayer, x: Tensor, mask: Tensor | None, how: str) -> Tensor:
     """An encoder layer with one of its known mistakes."""
-    n1, n2, ff = layer.norm1, layer.norm2, layer.feed_forward
+    n1, n2 = layer.norm1, layer.norm1 if how == "the same norm twice" else layer.norm2
     if how == "norm on the wrong side":
         x = n1(x + _look(layer.self_attention, x, mask))
-        return n2(x + ff(x))
-    if how == "no residual":
-        x = _look(layer.self_attention, n1(x), mask)
-        return ff(n2(x))
-    if how == "residual from the normed":
-        x = n1(x) + _look(layer.self_attention, n1(x), mask)
-        return n2(x) + ff(n2(x))
-    if how == "the same norm twice":
-        n2 = n1
-    seen = None if how == "padding attended" else mask
-    y = x + _look(layer.self_attention, n1(x), seen)
+        return n2(x + layer.feed_forward(x))
+    if mask is not None and how in ("padding attended", "mask inverted"):
+        mask = ~mask if how == "mask inverted" else None
+    y = _look(layer.self_attention, n1(x), mask)
+    if how not in ("no residual", "no residual around attention"):
+        y = y + (n1(x) if how == "residual from the normed" else x)
     if how == "no feed-forward":
         return y
-    return y + ff(n2(x if how == "feed-forward beside attention" else y))
+    z = layer.feed_forward(n2(x if how == "feed-forward beside attention" else y))
+    if how in ("no residual", "no residual around feed-forward"):
+        return z
+    return z + (n2(y) if how == "residual from the normed" else y)
 
 
 def _all(wrong: Callable, sentences: dict[str, str]) -> dict[str, tuple[str, Callable]]:
@@ -454,10 +528,15 @@ ENCODER_LAYER = Topic(
             "norm on the wrong side": "The norms come after the sums (post-norm). In this series"
             " they stand inside, before each sub-layer (pre-norm).",
             "no residual": "What comes in is not added to what a sub-layer gives: x + f(norm(x)).",
+            "no residual around attention": "What attention gives takes the place of x instead of"
+            " being added to it.",
+            "no residual around feed-forward": "What the feed-forward layer gives takes the place"
+            " of x instead of being added to it.",
             "residual from the normed": "The sum starts from the normed x. Add to x itself; the"
             " norm is for the sub-layer alone.",
             "the same norm twice": "Both sub-layers use norm1. The second has its own, norm2.",
             "padding attended": "The mask is not handed to the attention, so padding is read.",
+            "mask inverted": "The mask is turned round. Here, too, True means: may look.",
             "no feed-forward": "Attention is there, but the feed-forward layer is missing.",
             "feed-forward beside attention": "The feed-forward layer reads the x from before the"
             " attention. It comes after it.",
@@ -475,31 +554,39 @@ def _decode(
     layer: DecoderLayer, x: Tensor, memory: Tensor, self_mask: Tensor, cross_mask: Tensor, how: str
 ) -> Tensor:
     """A decoder layer with one of its known mistakes."""
-    n1, n2, n3 = layer.norm1, layer.norm2, layer.norm3
+    n1, n2, n3, feed_forward = layer.norm1, layer.norm2, layer.norm3, layer.feed_forward
     if how == "masks exchanged":
         self_mask, cross_mask = cross_mask, self_mask
-    see = None if how == "the future seen" else self_mask
-    cross_mask = None if how == "padding attended" else cross_mask
+    if how == "the same norm everywhere":
+        n2 = n3 = n1
+    self_mask = None if how in ("the future seen", "no masks") else self_mask
+    cross_mask = None if how in ("padding attended", "no masks") else cross_mask
+    memory = n2(memory) if how == "memory normed" else memory
+
+    def own(x: Tensor) -> Tensor:
+        return _look(layer.self_attention, x, self_mask)
 
     def cross(x: Tensor) -> Tensor:
         if how == "cross-attention's query and key exchanged":
-            return layer.cross_attention(memory, n2(x), n2(x), None)[0]
-        normed = x if how == "no norm before cross-attention" else n2(x)
-        return layer.cross_attention(normed, memory, memory, cross_mask)[0]
+            return layer.cross_attention(memory, x, x, None)[0]
+        return layer.cross_attention(x, memory, memory, cross_mask)[0]
 
     if how == "norm on the wrong side":
-        x = n1(x + _look(layer.self_attention, x, see))
-        x = n2(x + layer.cross_attention(x, memory, memory, cross_mask)[0])
-        return n3(x + layer.feed_forward(x))
+        x = n1(x + own(x))
+        x = n2(x + cross(x))
+        return n3(x + feed_forward(x))
+    steps = {own: n1, cross: n2, feed_forward: n3}
     if how == "cross-attention before self-attention":
-        x = x + cross(x)
-        x = x + _look(layer.self_attention, n1(x), see)
-        return x + layer.feed_forward(n3(x))
-    x = x + _look(layer.self_attention, n1(x), see)
-    if how == "no cross-attention":
-        return x + layer.feed_forward(n3(x))
-    x = cross(x) if how == "no residual around cross-attention" else x + cross(x)
-    return x + layer.feed_forward(n3(x))
+        steps = {cross: n2, own: n1, feed_forward: n3}
+    for step, norm in steps.items():
+        if (step, how) in ((cross, "no cross-attention"), (feed_forward, "no feed-forward")):
+            continue
+        normed = x if (step, how) == (cross, "no norm before cross-attention") else norm(x)
+        kept = normed if how == "residual from the normed" else x
+        if how == "no residual" or (step, how) == (cross, "no residual around cross-attention"):
+            kept = 0.0
+        x = kept + step(normed)
+    return x
 
 
 DECODER_LAYER = Topic(
@@ -516,6 +603,7 @@ DECODER_LAYER = Topic(
             " symbol that it shall write.",
             "padding attended": "The cross-attention does not get its mask, so the source's padding"
             " is read.",
+            "no masks": "Neither attention gets its mask: the future is seen, and padding is read.",
             "masks exchanged": "Each attention has the other's mask. The causal one is for"
             " self-attention, the padding of the source for cross-attention.",
             "cross-attention's query and key exchanged": "The memory asks and the decoder answers."
@@ -524,9 +612,16 @@ DECODER_LAYER = Topic(
             " comes first, cross-attention second.",
             "no norm before cross-attention": "The query of the cross-attention is not normed:"
             " norm2 is for it.",
+            "memory normed": "The memory is normed again. The encoder has done that at its end;"
+            " norm2 is for x.",
+            "the same norm everywhere": "All three sub-layers use norm1. Each has its own.",
+            "no residual": "What comes in is not added to what a sub-layer gives: x + f(norm(x)).",
+            "residual from the normed": "The sum starts from the normed x. Add to x itself; the"
+            " norm is for the sub-layer alone.",
             "no residual around cross-attention": "What cross-attention gives takes the place of x"
             " instead of being added to it.",
             "no cross-attention": "The memory is never read: cross-attention is missing.",
+            "no feed-forward": "Both attentions are there, but the feed-forward layer is missing.",
         },
     ),
 )
@@ -546,6 +641,11 @@ LOSS = Topic(
     cross_entropy,
     _loss_trials,
     {
+        "axes exchanged by view": (
+            "The vocabulary is brought to the second axis with view or reshape, which moves numbers"
+            " to other places. Transpose the axes.",
+            lambda x, y: cross_entropy(x.reshape(len(x), -1, x.shape[1]).transpose(1, 2), y),
+        ),
         "padding counted": (
             "Padding counts as a symbol to predict. Leave those places out.",
             lambda x, y: _surprise(x, y).mean(),
@@ -599,6 +699,16 @@ def _rate(rise: Callable, fall: Callable) -> Callable:
     return schedule
 
 
+def _late(rise: Callable) -> Callable:
+    """A schedule whose cosine begins a step after the end of the rise."""
+
+    def schedule(step: int, steps: int, peak: float, warmup: float) -> float:
+        top = warmup * steps
+        return peak * (rise(step, top) if step < top else _half_cosine(step - top, steps - top))
+
+    return schedule
+
+
 def _half_cosine(place: int | float, long: int | float) -> float:
     return (1 + math.cos(math.pi * place / long)) / 2
 
@@ -609,7 +719,7 @@ def _rising(step: int | float, top: int | float) -> float:
 
 SCHEDULE = Topic(
     "schedule(step, steps, peak, warmup) gives a linear rise over that share of the steps, then"
-    " half a cosine.",
+    " half a cosine; the peak is at step warmup * steps - 1.",
     learning_rate,
     lambda: [(step, 10, 2.0, 0.4) for step in range(10)],
     {
@@ -621,6 +731,12 @@ SCHEDULE = Topic(
             "The rate of the first step is 0, so that step is lost. Count the steps from 1 in the"
             " rise.",
             _rate(lambda s, top: s / (top + 1), _half_cosine),
+            _late(lambda s, top: s / top),
+        ),
+        "peak held too long": (
+            "Two steps have the peak: the fall begins a step late. It begins at the peak, which is"
+            " step warmup * steps - 1.",
+            _late(lambda s, top: (s + 1) / top),
         ),
         "linear fall": (
             "After the peak it falls in a straight line; half a cosine was asked for.",
@@ -732,6 +848,9 @@ class _Forgetful:
         self.how, self.kept = how, []
 
     def __call__(self, attention: MultiHeadAttention, key: Tensor, value: Tensor) -> tuple:
+        if self.how == "all projected again":
+            self.kept.append(torch.stack([key, value]))
+            return attention.project(*torch.cat(self.kept, 2))
         new = torch.stack(attention.project(key, value))
         if self.how == "not projected":
             new = torch.stack([split_heads(x, attention.n_heads) for x in (key, value)])
@@ -749,15 +868,34 @@ class _Forgetful:
 
 
 def filled(make_cache: Callable) -> Callable:
-    """What a cache gives, call by call, for tokens that come one at a time."""
+    """What two caches give, call by call, for tokens that come one at a time; then a count."""
 
-    def fill(attention: MultiHeadAttention, tokens: Tensor) -> list[Tensor]:
-        cache, found = make_cache(tokens.shape[1]), []
-        for token in tokens.split(1, dim=1):
-            found += [kept.clone() for kept in cache(attention, token, token)]
-        return found
+    def fill(attention: MultiHeadAttention, tokens: Tensor) -> list:
+        found, counted = [], []
+        hook = attention.key.register_forward_hook(lambda *args: counted.append(args[2].shape[1]))
+        try:
+            for _ in range(2):
+                cache = make_cache(tokens.shape[1])
+                for token in tokens.split(1, dim=1):
+                    keys, values = cache(attention, token, token)
+                    found += [keys.clone(), values.clone()]
+        finally:
+            hook.remove()
+        return [*found, sum(counted)]
 
     return fill
+
+
+def _shared(attention: MultiHeadAttention, tokens: Tensor) -> list:
+    """Two caches with one list between them."""
+    kept = []
+
+    def make_cache(max_steps: int) -> _Forgetful:
+        cache = _Forgetful(max_steps, "")
+        cache.kept = kept
+        return cache
+
+    return filled(make_cache)(attention, tokens)
 
 
 CACHE = Topic(
@@ -778,10 +916,20 @@ CACHE = Topic(
             " values).",
             "not projected": "The tokens are kept as they come. Keep what attention.project makes"
             " of them: that is what saves the work.",
+            "all projected again": "The tokens are kept, and all of them are projected at each"
+            " step. Project the new ones and keep what comes out: that is what saves the work.",
             "joined along the heads": "New positions are joined along the heads. The length is the"
             " third axis.",
         }.items()
+    }
+    | {
+        "shared by all caches": (
+            "A second cache begins with what is in the first. Make the list in __init__, and not in"
+            " the class or as a default.",
+            _shared,
+        )
     },
+    parts=("keys", "values") * 6 + ("positions projected",),
 )
 
 # %% ../nbs/13_mistakes.ipynb #export--share

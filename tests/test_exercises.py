@@ -58,24 +58,27 @@ def no_eos(vocab, sources, targets):
     return my_batch(vocab, sources, targets)[0], inputs, grid([vocab.encode(t) for t in targets])
 
 
-def in_a_loop(query, key, value, mask=None, root=0.5, over="keys", hide="scores"):
+def in_a_loop(query, key, value, mask=None, root=0.5, over=-1, hide="scores"):
     """Attention with a loop for each pair."""
-    n, m = query.shape[1], key.shape[1]
-    scores = torch.empty(len(query), n, m)
+    n, m = query.shape[-2], key.shape[-2]
+    scores = torch.empty(*query.shape[:-1], m)
     for i in range(n):
         for j in range(m):
-            scores[:, i, j] = (query[:, i] * key[:, j]).sum(-1) * query.shape[-1] ** -root
-    seen = torch.ones(len(query), n, m).bool() if mask is None else mask.expand(len(query), n, m)
+            product = (query[..., i, :] * key[..., j, :]).sum(-1)
+            scores[..., i, j] = product * query.shape[-1] ** -root
+    seen = torch.ones_like(scores).bool() if mask is None else mask.expand_as(scores)
     if hide == "scores":
         scores = torch.where(seen, scores, torch.tensor(-1e9))
     if hide == "score of 0":
         scores = torch.where(seen, scores, torch.tensor(1e-9))
     if hide == "seen" and mask is not None:
         scores = torch.where(seen, torch.tensor(-1e9), scores)
-    weights = F.softmax(scores, dim=1 if over == "queries" else 2)
+    if hide == "plus" and mask is not None:
+        scores = scores + mask.float()
+    weights = F.softmax(scores, dim=over)
     if hide == "weights":
         weights = torch.where(seen, weights, torch.tensor(0.0))
-    return torch.einsum("bqk,bkd->bqd", weights, value), weights
+    return torch.einsum("...qk,...kd->...qd", weights, value), weights
 
 
 def triangle(n_query, n_key=None, sees=lambda i, j: j <= i, end=True):
@@ -108,16 +111,25 @@ def sines_first(n, d_model):
     return torch.cat([found[:, 0::2], found[:, 1::2]], 1)
 
 
+def by_column(n, d_model):
+    table = torch.zeros(n, d_model)
+    for position in range(n):
+        for i in range(0, d_model, 2):
+            table[position, i] = math.sin(position / 10_000 ** (2 * i / d_model))
+            table[position, i + 1] = math.cos(position / 10_000 ** (2 * (i + 1) / d_model))
+    return table
+
+
 def attend(attention, x, mask):
     return attention(query=x, key=x, value=x, mask=mask)[0]
 
 
-def encoder(layer, x, mask, *, residual=True, second=None, forward=True):
+def encoder(layer, x, mask, *, residual="af", second=None, forward=True):
     added = attend(layer.self_attention, layer.norm1(x), mask)
-    x = x + added if residual else added
+    x = x + added if "a" in residual else added
     if forward:
         added = layer.feed_forward((second or layer.norm2)(x))
-        x = x + added if residual else added
+        x = x + added if "f" in residual else added
     return x
 
 
@@ -137,15 +149,20 @@ def beside(layer, x, mask):
     return x + attended + layer.feed_forward(layer.norm2(x))
 
 
-def decoder(layer, x, memory, self_mask, cross_mask, order="sc", norm=True, keep=True):
+def decoder(
+    layer, x, memory, self_mask, cross_mask, order="scf", norms=(1, 2, 3), keep="scf", normed=""
+):
+    norms = [getattr(layer, f"norm{i}", lambda x: x) for i in norms]
     for part in order:
+        h = norms["scf".index(part)](x)
         if part == "s":
-            x = x + attend(layer.self_attention, layer.norm1(x), self_mask)
+            found = attend(layer.self_attention, h, self_mask)
+        elif part == "c":
+            found = layer.cross_attention(h, memory, memory, cross_mask)[0]
         else:
-            query = layer.norm2(x) if norm else x
-            found = layer.cross_attention(query, memory, memory, cross_mask)[0]
-            x = x + found if keep else found
-    return x + layer.feed_forward(layer.norm3(x))
+            found = layer.feed_forward(h)
+        x = found + (h if normed else x) if part in keep else found
+    return x
 
 
 def decoder_post_norm(layer, x, memory, self_mask, cross_mask):
@@ -192,6 +209,13 @@ def rate(step, steps, peak, warmup, rise=1, fall="cosine", start=None):
     return peak * shape[fall]
 
 
+def held(step, steps, peak, warmup):
+    warm = int(warmup * steps)
+    if step < warm:
+        return peak * (step + 1) / warm
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / (steps - warm)))
+
+
 def write(
     model,
     source,
@@ -216,20 +240,36 @@ def write(
 
 
 def cache(
-    join=lambda old, new: [*old, new], give=lambda parts: parts, project=True, axis=2, flip=False
+    join=lambda old, new: [*old, new],
+    give=lambda parts: parts,
+    project=True,
+    axis=2,
+    flip=False,
+    shared=None,
 ):
     class Cache:
         def __init__(self, max_steps):
-            self.parts = []
+            self.parts = [] if shared is None else shared
 
         def __call__(self, attention, key, value):
             new = attention.project(key, value)
             if not project:
                 new = split(key, 2), split(value, 2)
-            self.parts = join(self.parts, new[::-1] if flip else new)
+            joined = join(self.parts, new[::-1] if flip else new)
+            self.parts[:] = joined
             return tuple(torch.cat(of, axis) for of in zip(*give(self.parts)))
 
     return Cache
+
+
+class late_projection:
+    def __init__(self, max_steps):
+        self.tokens = []
+
+    def __call__(self, attention, key, value):
+        self.tokens.append(key)
+        so_far = torch.cat(self.tokens, dim=1)
+        return attention.project(so_far, so_far)
 
 
 def score(weights, column=lambda t, n: n - 1 - t, row=lambda t: t, by="columns", whole=False):
@@ -242,7 +282,9 @@ def score(weights, column=lambda t, n: n - 1 - t, row=lambda t: t, by="columns",
 
 
 def fused(query, key, value, mask=None):
-    weights = F.scaled_dot_product_attention(query, key, torch.eye(key.shape[1])[None], mask)
+    weights = F.scaled_dot_product_attention(
+        query, key, torch.eye(key.shape[-2]).expand(*key.shape[:-1], -1), mask
+    )
     return F.scaled_dot_product_attention(query, key, value, mask), weights
 
 
@@ -277,6 +319,10 @@ WRONG = {
         "numbered as they come": lambda symbols, text: [
             3 + list(dict(zip(text, text))).index(s) for s in text
         ],
+        "alphabet not used": lambda symbols, text: [ord(s) - 94 for s in text],
+        "alphabet made from the text": lambda symbols, text: number(
+            "".join(sorted(set(text))), text
+        ),
         "code points": lambda symbols, text: list(map(ord, text)),
         "repeated symbols dropped": lambda symbols, text: number(
             symbols, list(dict(zip(text, text)))
@@ -285,6 +331,7 @@ WRONG = {
     },
     "batch": {
         "labels not shifted": lambda *given: my_batch(*given, shift=False),
+        "targets not used": lambda vocab, s, t: my_batch(vocab, s, [one[::-1] for one in s]),
         "no eos": no_eos,
         "no bos": lambda *given: my_batch(*given, begin=()),
         "padded on the left": lambda *given: my_batch(*given, left=True),
@@ -296,10 +343,13 @@ WRONG = {
     "attention": {
         "not scaled": lambda *given: in_a_loop(*given, root=0.0),
         "scaled by d instead of √d": lambda *given: in_a_loop(*given, root=1.0),
-        "softmax on the wrong axis": lambda *given: in_a_loop(*given, over="queries"),
+        "softmax on the wrong axis": lambda *given: in_a_loop(*given, over=-2),
+        "axes counted from the front": lambda *given: in_a_loop(*given, over=2),
         "mask inverted": lambda *given: in_a_loop(*given, hide="seen"),
         "mask applied after the softmax": lambda *given: in_a_loop(*given, hide="weights"),
         "hidden scores set to zero": lambda *given: in_a_loop(*given, hide="score of 0"),
+        "mask added as numbers": lambda *given: in_a_loop(*given, hide="plus"),
+        "results exchanged": lambda *given: fused(*given)[::-1],
         "padding attended": lambda *given: in_a_loop(*given, hide="nothing"),
     },
     "padding mask": {
@@ -315,6 +365,7 @@ WRONG = {
         "blind to itself": lambda *n: triangle(*n, sees=lambda i, j: j < i),
         "mask inverted": lambda *n: triangle(*n, sees=lambda i, j: j > i),
         "aligned at the first key": lambda *n: triangle(*n, end=False),
+        "not boolean": lambda *n: triangle(*n).int().float(),
         "everything seen": lambda *n: triangle(*n, sees=lambda i, j: True),
     },
     "heads": {
@@ -338,12 +389,18 @@ WRONG = {
         "sine and cosine exchanged": lambda n, d: table(n, d, even=math.cos, odd=math.sin),
         "positions from one": lambda n, d: table(n, d, first=1),
         "frequencies fall twice as fast": lambda n, d: table(n, d, power=4),
+        "a frequency for each column": by_column,
         "all the same frequency": lambda n, d: table(n, d, power=0),
         "another base": lambda n, d: table(n, d, base=1000.0),
     },
     "encoder layer": {
         "norm on the wrong side": post_norm,
-        "no residual": lambda *given: encoder(*given, residual=False),
+        "no residual": lambda *given: encoder(*given, residual=""),
+        "no residual around attention": lambda *given: encoder(*given, residual="f"),
+        "no residual around feed-forward": lambda *given: encoder(*given, residual="a"),
+        "mask inverted": lambda layer, x, mask: encoder(
+            layer, x, None if mask is None else mask.logical_not()
+        ),
         "residual from the normed": from_the_normed,
         "the same norm twice": lambda layer, x, mask: encoder(layer, x, mask, second=layer.norm1),
         "padding attended": lambda layer, x, mask: encoder(layer, x, None),
@@ -356,12 +413,21 @@ WRONG = {
         "padding attended": lambda layer, x, m, own, _: decoder(layer, x, m, own, None),
         "masks exchanged": masks_exchanged,
         "cross-attention's query and key exchanged": asked_by_the_memory,
-        "cross-attention before self-attention": lambda *given: decoder(*given, order="cs"),
-        "no norm before cross-attention": lambda *given: decoder(*given, norm=False),
-        "no residual around cross-attention": lambda *given: decoder(*given, keep=False),
-        "no cross-attention": lambda *given: decoder(*given, order="s"),
+        "cross-attention before self-attention": lambda *given: decoder(*given, order="csf"),
+        "no norm before cross-attention": lambda *given: decoder(*given, norms=(1, 0, 3)),
+        "no residual around cross-attention": lambda *given: decoder(*given, keep="sf"),
+        "no residual": lambda *given: decoder(*given, keep=""),
+        "residual from the normed": lambda *given: decoder(*given, normed="scf"),
+        "the same norm everywhere": lambda *given: decoder(*given, norms=(1, 1, 1)),
+        "memory normed": lambda layer, x, m, *masks: decoder(layer, x, layer.norm2(m), *masks),
+        "no masks": lambda layer, x, m, *_: decoder(layer, x, m, None, None),
+        "no feed-forward": lambda *given: decoder(*given, order="sc"),
+        "no cross-attention": lambda *given: decoder(*given, order="sf"),
     },
     "loss": {
+        "axes exchanged by view": lambda x, y: F.cross_entropy(
+            x.view(x.shape[0], x.shape[2], x.shape[1]), y, ignore_index=PAD
+        ),
         "padding counted": lambda x, y: F.cross_entropy(x.flatten(0, 1), y.flatten()),
         "averaged over padding": lambda x, y: loss_in_a_loop(x, y, by="places"),
         "mean of the rows' means": lambda x, y: loss_in_a_loop(x, y, by="rows"),
@@ -374,6 +440,7 @@ WRONG = {
     "schedule": {
         "no warm-up": lambda *given: rate(*given, rise=None),
         "first step without effect": lambda *given: rate(*given, rise=0),
+        "peak held too long": held,
         "linear fall": lambda *given: rate(*given, fall="line"),
         "never falls": lambda *given: rate(*given, fall="flat"),
         "cosine over all steps": lambda *given: rate(*given, start=0),
@@ -400,6 +467,8 @@ WRONG = {
         "keys and values exchanged": cache(flip=True),
         "not projected": cache(project=False),
         "joined along the heads": cache(axis=1),
+        "all projected again": late_projection,
+        "shared by all caches": cache(shared=[]),
     },
     "anti-diagonal score": {
         "the main diagonal": lambda w: score(w, column=lambda t, n: t),
@@ -436,6 +505,43 @@ def test_a_mistake_is_called_by_its_name(name, mistake):
     assert head == f"{name}: {mistake}. {sentence}"
     assert "expected" in numbers and "yours" in numbers
     assert sentence[0].isupper() and sentence.endswith(".") and len(sentence) < 200
+
+
+# Other ways of writing the same mistakes, as people write them.
+ALSO = [
+    ("batch", "labels not shifted", lambda v, s, t: (my_batch(v, s, t)[0], *[whole(v, t)] * 2)),
+    ("causal mask", "the future seen", lambda n, m=None: torch.ones(n, m or n).triu().bool()),
+    ("causal mask", "mask inverted", lambda n, m=None: torch.ones(n, m or n).triu(1) > 0),
+    ("causal mask", "blind to itself", lambda n, m=None: torch.ones(n, m or n).tril(-1) > 0),
+    (
+        "causal mask",
+        "one step of the future seen",
+        lambda n, m=None: torch.ones(n, m or n).tril(1) > 0,
+    ),
+    ("padding mask", "not boolean", lambda ids: ids.ne(PAD).unsqueeze(1).long()),
+    (
+        "heads",
+        "split by view without transpose",
+        (
+            lambda x, h: x.view(len(x), h, x.shape[1], -1),
+            lambda x: x.reshape(len(x), x.shape[2], -1),
+        ),
+    ),
+    (
+        "schedule",
+        "first step without effect",
+        lambda *given: held(*given) if given[0] >= 4 else given[2] * given[0] / 4,
+    ),
+]
+
+
+def whole(vocab, texts):
+    return grid([[BOS, *vocab.encode(text), EOS] for text in texts])
+
+
+@pytest.mark.parametrize("name, mistake, version", ALSO)
+def test_a_mistake_may_be_written_in_several_ways(name, mistake, version):
+    assert CHECKERS[name](version).mistake == mistake
 
 
 @pytest.mark.parametrize("name", TOPICS)
@@ -486,6 +592,26 @@ def test_a_crash_names_the_learners_own_line():
     message = exercises.check_loss(my_loss).message
     assert "RuntimeError" in message and "in my_loss, line" in message
     assert "return F.cross_entropy(logits, labels)" in message
+
+
+@pytest.mark.parametrize(
+    "name, version, said",
+    [
+        ("attention", lambda q, k, v: (v, q), "TypeError: "),
+        ("loss", torch.nn.CrossEntropyLoss(ignore_index=0), "RuntimeError: "),
+        ("cache", lambda steps: lambda *given: None, "TypeError: cannot unpack"),
+        ("cache", lambda: None, "TypeError: "),
+        (
+            "greedy decoding",
+            lambda model, source, n: write(model, source, n + 9, stop="never"),
+            "write",
+        ),
+    ],
+)
+def test_a_crash_that_is_not_in_a_line_of_the_learner_is_told_too(name, version, said):
+    report = CHECKERS[name](version)
+    assert report.mistake == "crash" and said in report.message
+    assert "exercises.py" not in report.message and " in _" not in report.message
 
 
 @pytest.mark.parametrize("catch", [False, True])
