@@ -29,7 +29,7 @@ class Vocab:
     it was typed. Ids 0, 1 and 2 are `pad`, `bos` and `eos`; the symbols follow in order.
 
     Raises InputValueError if `symbols` is empty, repeats a symbol or holds a code point that
-    cannot stand alone: a combining mark, a joiner, a surrogate, a part of a Korean syllable.
+    cannot stand alone: a combining mark, a joiner, a skin tone, half a flag, a part of a syllable.
     """
 
     pad, bos, eos = 0, 1, 2
@@ -90,7 +90,10 @@ class Vocab:
 
 def _changes_its_neighbour(symbol: str) -> bool:
     korean_part = "\u1160" <= symbol <= "\u11ff" or "\ud7b0" <= symbol <= "\ud7ff"
-    return korean_part or unicodedata.category(symbol) in ("Mn", "Mc", "Me", "Cf", "Cs")
+    skin_tone = "\U0001f3fb" <= symbol <= "\U0001f3ff"
+    half_a_flag = "\U0001f1e6" <= symbol <= "\U0001f1ff"
+    part = korean_part or skin_tone or half_a_flag
+    return part or unicodedata.category(symbol) in ("Mn", "Mc", "Me", "Cf", "Cs")
 
 # %% ../nbs/00_task.ipynb #export-batch
 @dataclass(frozen=True, eq=False)

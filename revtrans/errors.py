@@ -81,7 +81,8 @@ def check_tensor(name: str, value: object, kind: str, axes: int) -> None:
         if fits and value.dim() == axes:
             return
         given = f"{value.dtype} with shape {tuple(value.shape)}"
-    raise InputTypeError(f"{name} must be a {kind} tensor with {axes} axes, not {given}")
+    article = "an" if kind == "int64" else "a"
+    raise InputTypeError(f"{name} must be {article} {kind} tensor with {axes} axes, not {given}")
 
 
 def check_has(name: str, value: object, kind: str, *attributes: str) -> None:

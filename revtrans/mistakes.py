@@ -317,7 +317,7 @@ CAUSAL_MASK = Topic(
             lambda n, m=None: ~_from_the_first(n, m, -1),
         ),
         "one step of the future seen": (
-            "Each query sees one symbol too many: the one it shall write.",
+            "Each query sees one symbol too many: the one it is to write.",
             lambda n, m=None: _lower(n, m, 1),
             lambda n, m=None: _from_the_first(n, m, 1),
         ),
@@ -600,7 +600,7 @@ DECODER_LAYER = Topic(
             "norm on the wrong side": "The norms come after the sums (post-norm). In this series"
             " they stand inside, before each sub-layer (pre-norm).",
             "the future seen": "The self-attention does not get its mask, so each position sees the"
-            " symbol that it shall write.",
+            " symbol that it is to write.",
             "padding attended": "The cross-attention does not get its mask, so the source's padding"
             " is read.",
             "no masks": "Neither attention gets its mask: the future is seen, and padding is read.",
