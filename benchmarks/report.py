@@ -283,8 +283,8 @@ def draw_accuracy(rows: list[dict]) -> Figure:
         axes[2].plot(seconds, exact, **style)
     axes[0].set(title="Long strings tell them apart", xlabel="length of the string (symbols)")
     axes[0].set(ylabel="exact match on unseen strings", ylim=(-0.03, 1.05))
-    axes[1].set(title="Steps of training", xlabel="step")
-    axes[2].set(title="Seconds of training, one thread", xlabel="seconds")
+    axes[1].set(title="In steps, the Transformer soon leads", xlabel="step of training")
+    axes[2].set(title="in seconds, too", xlabel="seconds of training, one thread")
     fig.legend(loc="outside lower center", ncols=len(COLOURS))
     return fig
 
@@ -297,8 +297,10 @@ def draw_step_time(rows: list[dict]) -> Figure:
         lengths = [row["length"] for row in mine]
         ax.loglog(lengths, [row["ms"]["median"] for row in mine], "o-", color=colour, label=name)
     ax.set_xscale("log", base=2)
-    ax.set(xlabel="length of the strings (symbols)", ylabel="milliseconds", xticks=lengths)
-    ax.set(title="One training step of 16 strings, one thread", xticklabels=lengths)
+    ax.set(
+        xlabel="length of the strings (symbols)", ylabel="milliseconds, one thread", xticks=lengths
+    )
+    ax.set(title="A training step of the LSTM is shorter", xticklabels=lengths)
     ax.legend()
     return fig
 
@@ -310,10 +312,13 @@ def draw_gradient(rows: list[dict]) -> Figure:
         mine = [row for row in rows if row["model"] == name]
         lengths = [row["length"] for row in mine]
         shares = [row["first over last"]["median"] for row in mine]
-        ax.loglog(lengths, shares, "o-", color=colour, label=name)
+        ring = {"markersize": 10, "markerfacecolor": "none"}  # it lies on the Transformer's
+        style = ring if name == "LSTM + attention" else {}
+        ax.loglog(lengths, shares, "o-", color=colour, label=name, **style)
     ax.set_xscale("log", base=2)
+    ax.set_yticks([10.0**-k for k in range(0, 101, 20)])
     ax.set(
-        title="What comes back to the first symbol",
+        title="Through the LSTM alone, nothing comes back from afar",
         xlabel="length of the string (symbols)",
         ylabel="gradient, first over last symbol",
         xticks=lengths,
@@ -337,8 +342,8 @@ def draw_speed(folder: Path = RESULTS) -> Figure:
         medians = [r[key]["median"] for r in rows]
         axes[0].plot(labels, medians, marker, color=colour, label=name)
     axes[0].axhline(1, color="#888888", linewidth=0.8)
-    axes[0].set(title="A training step: ours over theirs", xlabel="d_model, longest string")
-    axes[0].set(ylabel="ratio of seconds", ylim=(0, 1.1))
+    axes[0].set(title="A training step takes less time", xlabel="d_model, longest string")
+    axes[0].set(ylabel="our seconds over theirs", ylim=(0, 1.1))
     axes[0].tick_params(axis="x", rotation=60)
     axes[0].legend(loc="lower left")
 
@@ -352,7 +357,8 @@ def draw_speed(folder: Path = RESULTS) -> Figure:
             label=name,
         )
         axes[1].bar_label(bars, fmt="%.1f")
-    axes[1].set(title="Decoding: how many times slower", xlabel="symbols to write")
+    axes[1].set(title="Decoding takes the others longer", xlabel="symbols to write")
+    axes[1].set_ylabel("their seconds over ours")
     axes[1].set_xticks(range(len(rows)), [r["length"] for r in rows])
     axes[1].margins(y=0.15)
     axes[1].legend(loc="upper left")
@@ -361,8 +367,15 @@ def draw_speed(folder: Path = RESULTS) -> Figure:
     lengths = [r["length"] for r in rows]
     axes[2].loglog(lengths, [r["over the shortest"]["median"] for r in rows], "o-", color="#1f6f8b")
     axes[2].loglog(lengths, [r["longer by"] for r in rows], "--", color="#888888")
-    axes[2].annotate("linear", (lengths[-1], rows[-1]["longer by"]), ha="right")
-    axes[2].set(title="Time per decoded symbol", xlabel="length", ylabel="over that at length 16")
+    axes[2].annotate(
+        "linear",
+        (lengths[-3], rows[-3]["longer by"]),
+        (-6, 4),
+        ha="right",
+        textcoords="offset points",
+    )
+    axes[2].set(title="One more symbol costs little more", xlabel="length of the text (symbols)")
+    axes[2].set_ylabel("our time for it, over that at 16")
     axes[2].set_xticks(lengths, lengths)
     axes[2].minorticks_off()
     return fig

@@ -171,6 +171,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'revtrans.files._path': ('files.html#_path', 'revtrans/files.py'),
                                 'revtrans.files._remove_unfinished': ('files.html#_remove_unfinished', 'revtrans/files.py'),
                                 'revtrans.files._sync': ('files.html#_sync', 'revtrans/files.py'),
+                                'revtrans.files._unfinished': ('files.html#_unfinished', 'revtrans/files.py'),
                                 'revtrans.files.load': ('files.html#load', 'revtrans/files.py'),
                                 'revtrans.files.peek_checkpoint': ('files.html#peek_checkpoint', 'revtrans/files.py'),
                                 'revtrans.files.read_about': ('files.html#read_about', 'revtrans/files.py'),

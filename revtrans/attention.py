@@ -41,7 +41,9 @@ def scaled_dot_product_attention(
         logits = (logits + bias).clamp(lowest, -lowest)
     if mask is not None:
         _check_mask(mask, logits)
-        logits = logits + torch.zeros_like(mask, dtype=logits.dtype).masked_fill(~mask, lowest)
+        mask = None if mask.all() else mask  # it hides nothing
+    if mask is not None:
+        logits += torch.zeros_like(mask, dtype=logits.dtype).masked_fill(~mask, lowest)
     weights = logits.softmax(-1)
     if mask is not None and not (sees_any := mask.any(-1, keepdim=True)).all():
         weights = weights.masked_fill(~sees_any, 0.0)

@@ -65,7 +65,7 @@ def look_up(
     cases = [(n, t) for n in range(1, max_length + 1) for t in range(n + 1)]
     for unit, (n, t) in enumerate(cases):
         answer = wanted(n, t) if t < n else max_length
-        if t < n and answer not in range(n):
+        if t < n and (type(answer) is not int or answer not in range(n)):
             given = f"wanted({n}, {t}) is {errors.shown(answer)}"
             raise InputValueError(f"{given}; the positions of {n} symbols are 0 to {n - 1}")
         feed_forward.up.weight[unit, at["position"].start + t] = 1.0

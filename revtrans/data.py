@@ -286,7 +286,7 @@ class PairsTask:
     """A task made of (source, target) pairs, for problems of your own.
 
     The vocabulary is every symbol that occurs; `held_out` is the share of sources kept for
-    testing: 0, or 0.01 to 0.5. Equal sources fall on the same side.
+    testing: 0, or 0.01 to 0.5. Equal sources fall on the same side. `pairs` is the Batch of all.
     Raises InputValueError if there are no pairs, one is no pair of strings, or a side is left
     without any.
     """
@@ -307,8 +307,8 @@ class PairsTask:
         texts = [unicodedata.normalize("NFC", text) for pair in pairs for text in pair]
         self.vocab = Vocab("".join(sorted(set("".join(texts)))))
         self.max_length = max(len(text) for text in texts)
-        self._all = make_batch(self.vocab, texts[0::2], texts[1::2])
-        side = in_held_out(self._all.source, held_out)
+        self.pairs = make_batch(self.vocab, texts[0::2], texts[1::2])
+        side = in_held_out(self.pairs.source, held_out)
         rows = torch.arange(len(pairs))
         self._rows = {"train": rows[~side], "held_out": rows[side]}
         if not len(self._rows["train"]) or (held_out and not len(self._rows["held_out"])):
@@ -319,12 +319,20 @@ class PairsTask:
         cls, function: Callable[[str], str], sources: Iterable[str], held_out: float = 0.1
     ) -> "PairsTask":
         """The task of computing `function` for each of `sources`."""
+        if not callable(function):
+            raise InputTypeError(f"function must be a function, not {errors.shown(function)}")
+        if isinstance(sources, str | Tensor) or not isinstance(sources, Iterable):
+            raise InputTypeError(f"sources must be strings, not {errors.shown(sources)}")
+        sources = list(sources)
+        for i, source in enumerate(sources):
+            if not isinstance(source, str):
+                raise InputTypeError(f"item {i} must be a string, not {errors.shown(source)}")
         return cls([(source, function(source)) for source in sources], held_out)
 
     def sample(self, n: int, generator: torch.Generator, split: str = "train") -> Batch:
         """`n` random examples of a split, 'train' or 'held_out'."""
         rows = _choose(self._rows, split, n, generator)
-        source, target = self._all.source[rows], self._all.target[rows]
+        source, target = self.pairs.source[rows], self.pairs.target[rows]
         return Batch(_trim(source), _trim(target))
 
 

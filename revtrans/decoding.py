@@ -32,17 +32,18 @@ class GrowingCache:
         self, attention: MultiHeadAttention, key: Tensor, value: Tensor
     ) -> tuple[Float[Tensor, "batch heads key d_head"], Float[Tensor, "batch heads key d_head"]]:
         """Append the new positions; return all so far."""
-        new = torch.stack(attention.project(key, value))
-        if self.length == 0:
-            self.stored = new.new_empty(*new.shape[:3], self.max_steps, new.shape[-1])
-        end = self.length + new.shape[3]
-        self.stored[:, :, :, self.length : end] = new
-        self.length = end
-        keys, values = self.stored[:, :, :, :end]
-        return keys, values
+        keys, values = attention.project(key, value)
+        if self.length == 0:  # keys lie as attention multiplies them: transposed
+            batch, heads, _, d_head = keys.shape
+            self.keys = keys.new_empty(batch, heads, d_head, self.max_steps)
+            self.values = values.new_empty(batch, heads, self.max_steps, d_head)
+        start, self.length = self.length, self.length + keys.shape[2]
+        self.keys[..., start : self.length] = keys.transpose(2, 3)
+        self.values[:, :, start : self.length] = values
+        return self.keys[..., : self.length].transpose(2, 3), self.values[:, :, : self.length]
 
     def select(self, rows: Int[Tensor, " rows"]) -> None:
-        self.stored = self.stored[:, rows]
+        self.keys, self.values = self.keys[rows], self.values[rows]
 
 
 class FixedCache:
@@ -55,7 +56,7 @@ class FixedCache:
     ) -> tuple[Float[Tensor, "batch heads key d_head"], Float[Tensor, "batch heads key d_head"]]:
         if self.stored is None:
             keys, values = attention.project(key, value)
-            self.stored = keys.contiguous(), values.contiguous()
+            self.stored = keys.transpose(2, 3).contiguous().transpose(2, 3), values.contiguous()
         return self.stored
 
     def select(self, rows: Int[Tensor, " rows"]) -> None:

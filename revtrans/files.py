@@ -49,23 +49,32 @@ def write_file(
     what was there, if the file cannot be written.
     """
     path, content = _path(path), _content(kind, tensors, about)
-    unfinished = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}"
+    unfinished = None
     try:
-        if path.is_dir() or not path.parent.is_dir():
-            reason = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        real = path.resolve()  # a link stays a link: the file that it leads to is written
+        if real.is_dir() or not real.parent.is_dir():
+            reason = "it is a folder" if real.is_dir() else f"there is no folder {path.parent}"
             raise ValueError(reason)
+        unfinished = real.parent / f"{_unfinished(real)}{os.getpid()}.{secrets.token_hex(4)}"
         with open(unfinished, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(unfinished, path)
-        _sync(path.parent)
-    except (OSError, ValueError) as error:
+        os.replace(unfinished, real)
+        _sync(real.parent)
+    except (OSError, ValueError, RuntimeError) as error:  # the last: links in a circle
         reason = getattr(error, "strerror", None) or error
         raise FileError(f"cannot write {path}: {reason}") from error
     finally:  # it is gone if all went well; nothing stays if not, whatever happened
-        with suppress(OSError, ValueError):
-            unfinished.unlink()
+        if unfinished is not None:
+            with suppress(OSError, ValueError):
+                unfinished.unlink()
+
+
+def _unfinished(path: Path) -> str:
+    """How the names of files begin that are to become `path`; a long name is not made longer."""
+    name = os.fsencode(path.name)
+    return f".{path.name}." if len(name) < 200 else f".{hashlib.sha256(name).hexdigest()[:16]}."
 
 
 def _path(path: str | os.PathLike) -> Path:
@@ -91,9 +100,10 @@ def _sync(folder: Path) -> None:
 
 def _content(kind: str, tensors: dict[str, Tensor], about: dict[str, str]) -> bytes:
     for name, tensor in tensors.items():
-        if tensor.dtype not in DTYPES or tensor.layout != torch.strided:
-            wanted = f"one of {', '.join(str(dtype) for dtype in DTYPES)}, not sparse"
-            raise InputTypeError(f"{name} must be {wanted}, and is {tensor.dtype}")
+        found = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+        if found not in DTYPES or tensor.layout != torch.strided:
+            wanted = f"a tensor of {', '.join(str(dtype) for dtype in DTYPES)}, not sparse"
+            raise InputTypeError(f"{name} must be {wanted}, and is {found}")
     # Copies: tensors that share their memory are written one by one.
     copies = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
