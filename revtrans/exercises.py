@@ -18,10 +18,11 @@ from dataclasses import dataclass
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
+from . import mistakes
 from .errors import InputTypeError, shown
-from .mistakes import TOPICS, Topic, filled, heads_of
+from .mistakes import TOPICS, Topic, filled, heads_of, with_gradient
 
 # %% ../nbs/14_exercises.ipynb #export-report
 @dataclass(frozen=True)
@@ -90,8 +91,11 @@ def _run(function: Callable, trials: list[tuple]) -> tuple[list, BaseException |
     thread.join(SECONDS)
     if thread.is_alive():
         stop = ctypes.pythonapi.PyThreadState_SetAsyncExc
-        stop(ctypes.c_ulong(thread.ident), ctypes.py_object(_TimeUp))
-        thread.join(1.0)
+        for _ in range(1000):  # again and again: a bare `except:` would catch the first
+            stop(ctypes.c_ulong(thread.ident), ctypes.py_object(_TimeUp))
+            thread.join(0.001)
+            if not thread.is_alive():
+                break
         return answers, _TimeUp()
     return answers, caught[0] if caught else None
 
@@ -140,7 +144,7 @@ def _judge(name: str, function: Callable, topic: Topic) -> Report:
     if isinstance(error, NotImplementedError):
         return Report(name, "to do", f"{name}: still to do. {topic.goal}")
     if isinstance(error, _TimeUp):
-        too_long = f"it was stopped after {SECONDS:g} seconds. Does its loop come to an end?"
+        too_long = f"it had not ended after {SECONDS:g} seconds. Does its loop come to an end?"
         return Report(name, "too long", f"{name}: {too_long}")
     if error is not None:
         where = _own_line(error)
@@ -152,7 +156,7 @@ def _judge(name: str, function: Callable, topic: Topic) -> Report:
         )
         return Report(name, "crash", f"{name}: it ended with {said}{at}\n{topic.goal}")
     for given, clean in zip(trials, pristine):
-        if _fault(_inputs(clean), _inputs(given)):
+        if not all(map(_unchanged, clean, given)):
             changed = "it changes what it is given: x += 1 does that, and x = x + 1 does not."
             return Report(name, "input changed", f"{name}: {changed}")
     return _compare(name, topic, pristine, answers)
@@ -162,13 +166,18 @@ def _own_line(error: BaseException) -> traceback.FrameSummary | None:
     """The last line that is the learner's own, and not one of this library or another package."""
     frames = traceback.extract_tb(error.__traceback__)
     packages = os.path.dirname(os.path.dirname(torch.__file__))
-    others = packages, os.path.dirname(__file__), "<@"  # the last: what a decorator has made
+    others = packages, os.path.dirname(mistakes.__file__), "<@"  # "<@…": made by a decorator
     own = [frame for frame in frames if not frame.filename.startswith(others)]
     return own[-1] if own else None
 
 
-def _inputs(given: tuple) -> list[Tensor]:
-    return [x for x in given if isinstance(x, Tensor)]
+def _unchanged(before: object, after: object) -> bool:
+    """Whether an input is what it was; of a module, all its weights."""
+    if isinstance(before, nn.Module):
+        return not _fault(list(before.state_dict().values()), list(after.state_dict().values()))
+    if isinstance(before, Tensor):
+        return not _fault([before], [after])
+    return before == after or not isinstance(before, list)
 
 
 def _compare(name: str, topic: Topic, trials: list[tuple], answers: list) -> Report:
@@ -293,7 +302,8 @@ def check_decoder_layer(decoder_layer: Callable) -> Report:
 
 def check_loss(loss: Callable) -> Report:
     """Check `loss(logits, labels)`: the mean surprise in nats over labels that are no padding."""
-    return _check("loss", loss)
+    _check_callable("loss", loss)
+    return _check("loss", with_gradient(loss))
 
 
 def check_schedule(schedule: Callable) -> Report:

@@ -352,8 +352,10 @@ def _looking_like(
 
 def _remove_unfinished(path: Path) -> None:
     """Remove what writers of `path` that were killed have left beside it, if that can be done."""
-    for other in path.parent.glob(f".{glob.escape(path.name)}.*.*"):
-        process, random = other.name.removeprefix(f".{path.name}.").split(".", 1)
+    path = path.resolve()
+    begins = _unfinished(path)
+    for other in path.parent.glob(f"{glob.escape(begins)}*.*"):
+        process, random = other.name.removeprefix(begins).split(".", 1)
         if process.isdecimal() and len(random) == 8 and not _alive(int(process)):
             with suppress(OSError):
                 other.unlink()

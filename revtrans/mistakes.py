@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['VOCABULARY', 'BATCH', 'ATTENTION', 'PADDING_MASK', 'CAUSAL_MASK', 'HEADS', 'SINUSOIDS', 'ENCODER_LAYER',
-           'DECODER_LAYER', 'LOSS', 'SCHEDULE', 'GREEDY', 'CACHE', 'SCORE', 'TOPICS', 'Topic', 'heads_of', 'filled']
+           'DECODER_LAYER', 'LOSS', 'SCHEDULE', 'GREEDY', 'CACHE', 'SCORE', 'TOPICS', 'Topic', 'heads_of',
+           'with_gradient', 'filled']
 
 # %% ../nbs/13_mistakes.ipynb #2218d54f
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -142,6 +144,8 @@ BATCH = Topic(
             " asked for. Let the input be one step behind.",
             lambda v, s, t: (_ids(s, v), *[_ids(t, v, (), (v.eos,))] * 2),
             lambda v, s, t: (_ids(s, v), *[_ids(t, v, (v.bos,), (v.eos,))] * 2),
+            lambda v, s, t: (_ids(s, v), *[_ids(t, v, (v.bos,))] * 2),
+            lambda v, s, t: (_ids(s, v), *[_ids(t, v)] * 2),
         ),
         "targets not used": (
             "The targets are made from the sources. Take those that are handed over: not every task"
@@ -153,6 +157,7 @@ BATCH = Topic(
             "The labels never end with eos, so a model could not learn to stop. Append eos to the"
             " target.",
             lambda v, s, t: (_ids(s, v), _ids(t, v, (v.bos,))[:, :-1], _ids(t, v)),
+            lambda v, s, t: (_ids(s, v), _ids(t, v, (v.bos,)), _ids(t, v)),
         ),
         "no bos": (
             "The decoder's input begins with the first symbol, which then is never asked for. Put"
@@ -161,6 +166,11 @@ BATCH = Topic(
                 _ids(s, v),
                 _ids(t, v, (), (v.eos,))[:, :-1],
                 _ids(t, v, (), (v.eos,))[:, 1:],
+            ),
+            lambda v, s, t: (
+                _ids(s, v),
+                nn.functional.pad(_ids(t, v), (0, 1), value=v.pad),
+                _ids(t, v, (), (v.eos,)),
             ),
         ),
         "padded on the left": (
@@ -210,8 +220,8 @@ def _attend(
 def _attention_trials() -> list[tuple]:
     query, key, value = _normal(1, 3, 4), _normal(1, 5, 4), _normal(1, 5, 2)
     seen, heads = torch.tensor([[[True, True, True, False, False]]]), (1, 2, 3, 4)
-    small = query[:, :, :2], key[:, :3, :2], value[:, :3]
-    return [small, (query, key, value, seen), (_normal(*heads), _normal(*heads), _normal(*heads))]
+    small, x = (query[:, :, :2], key[:, :3, :2], value[:, :3]), _normal(*heads)
+    return [small, (query, key, value, seen), (x, x.flip(1), x, causal_mask(3))]
 
 
 def _weights_first(answer: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -511,11 +521,16 @@ def _encode(layer: EncoderLayer, x: Tensor, mask: Tensor | None, how: str) -> Te
     return z + (n2(y) if how == "residual from the normed" else y)
 
 
-def _all(wrong: Callable, sentences: dict[str, str]) -> dict[str, tuple[str, Callable]]:
+def _all(wrong: Callable, sentences: dict[str, str], **also: str) -> dict[str, tuple]:
+    """Mistakes that `wrong` makes if told their names; `also` tells it of some in other words."""
     return {
-        name: (sentence, lambda *given, name=name: wrong(*given, name))
+        name: (sentence, *(partial(_told, wrong, how) for how in (name, also.get(name)) if how))
         for name, sentence in sentences.items()
     }
+
+
+def _told(wrong: Callable, how: str, *given: object) -> object:
+    return wrong(*given, how)
 
 
 ENCODER_LAYER = Topic(
@@ -569,6 +584,8 @@ def _decode(
     def cross(x: Tensor) -> Tensor:
         if how == "cross-attention's query and key exchanged":
             return layer.cross_attention(memory, x, x, None)[0]
+        if how == "query and key exchanged, masked":
+            return layer.cross_attention(memory, x, x, cross_mask)[0]
         return layer.cross_attention(x, memory, memory, cross_mask)[0]
 
     if how == "norm on the wrong side":
@@ -623,6 +640,7 @@ DECODER_LAYER = Topic(
             "no cross-attention": "The memory is never read: cross-attention is missing.",
             "no feed-forward": "Both attentions are there, but the feed-forward layer is missing.",
         },
+        **{"cross-attention's query and key exchanged": "query and key exchanged, masked"},
     ),
 )
 
@@ -636,54 +654,73 @@ def _loss_trials() -> list[tuple]:
     return [(_normal(1, 3, 5), full), (_normal(2, 3, 5), short)]
 
 
+def with_gradient(loss: Callable) -> Callable:
+    """What a loss gives, and its gradient at the logits: zeros if there is none."""
+
+    def learned(logits: Tensor, labels: Tensor) -> tuple:
+        logits = logits.clone().requires_grad_()
+        with torch.enable_grad():
+            value = loss(logits, labels)
+        if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
+            return value, torch.zeros_like(logits)
+        return value.detach(), torch.autograd.grad(value, logits)[0]
+
+    return learned
+
+
+_WRONG_LOSSES = {
+    "no gradient": (
+        "The number is right, but nothing can be learned from it: it is cut off from the logits, by"
+        " detach, item or no_grad.",
+        lambda x, y: cross_entropy(x.detach(), y),
+    ),
+    "axes exchanged by view": (
+        "The vocabulary is brought to the second axis with view or reshape, which moves numbers to"
+        " other places. Transpose the axes.",
+        lambda x, y: cross_entropy(x.reshape(len(x), -1, x.shape[1]).transpose(1, 2), y),
+    ),
+    "padding counted": (
+        "Padding counts as a symbol to predict. Leave those places out.",
+        lambda x, y: _surprise(x, y).mean(),
+    ),
+    "averaged over padding": (
+        "Padding adds nothing to the sum, but the sum is divided by all places. Divide by the"
+        " number of real labels.",
+        lambda x, y: (_surprise(x, y) * (y != Vocab.pad)).sum() / y.numel(),
+    ),
+    "mean of the rows' means": (
+        "Each row is averaged first, so a symbol of a short string counts more. Average over all"
+        " real labels at once.",
+        lambda x, y: ((_surprise(x, y) * (y != Vocab.pad)).sum(1) / (y != Vocab.pad).sum(1)).mean(),
+    ),
+    "divided by the number of strings": (
+        "The sum is divided by the number of rows, so long strings make the loss larger. Divide by"
+        " the number of real labels.",
+        lambda x, y: _surprise(x, y)[y != Vocab.pad].sum() / len(y),
+    ),
+    "sum instead of mean": (
+        "The surprises are added up and not averaged, so the loss grows with the batch.",
+        lambda x, y: _surprise(x, y)[y != Vocab.pad].sum(),
+    ),
+    "softmax twice": (
+        "The logits go through a softmax before cross-entropy, which takes one itself.",
+        lambda x, y: cross_entropy(x.softmax(-1), y),
+    ),
+    "bits instead of nats": (
+        "The logarithm is that of base 2. PyTorch and this series measure in nats.",
+        lambda x, y: cross_entropy(x, y) / math.log(2),
+    ),
+    "sign lost": (
+        "The loss is negative. Surprise is minus the logarithm of the probability.",
+        lambda x, y: -cross_entropy(x, y),
+    ),
+}
 LOSS = Topic(
     "loss(logits, labels) gives the mean cross-entropy in nats over labels that are not padding.",
-    cross_entropy,
+    with_gradient(cross_entropy),
     _loss_trials,
-    {
-        "axes exchanged by view": (
-            "The vocabulary is brought to the second axis with view or reshape, which moves numbers"
-            " to other places. Transpose the axes.",
-            lambda x, y: cross_entropy(x.reshape(len(x), -1, x.shape[1]).transpose(1, 2), y),
-        ),
-        "padding counted": (
-            "Padding counts as a symbol to predict. Leave those places out.",
-            lambda x, y: _surprise(x, y).mean(),
-        ),
-        "averaged over padding": (
-            "Padding adds nothing to the sum, but the sum is divided by all places. Divide by the"
-            " number of real labels.",
-            lambda x, y: (_surprise(x, y) * (y != Vocab.pad)).sum() / y.numel(),
-        ),
-        "mean of the rows' means": (
-            "Each row is averaged first, so a symbol of a short string counts more. Average over"
-            " all real labels at once.",
-            lambda x, y: (
-                (_surprise(x, y) * (y != Vocab.pad)).sum(1) / (y != Vocab.pad).sum(1)
-            ).mean(),
-        ),
-        "divided by the number of strings": (
-            "The sum is divided by the number of rows, so long strings make the loss larger. Divide"
-            " by the number of real labels.",
-            lambda x, y: _surprise(x, y)[y != Vocab.pad].sum() / len(y),
-        ),
-        "sum instead of mean": (
-            "The surprises are added up and not averaged, so the loss grows with the batch.",
-            lambda x, y: _surprise(x, y)[y != Vocab.pad].sum(),
-        ),
-        "softmax twice": (
-            "The logits go through a softmax before cross-entropy, which takes one itself.",
-            lambda x, y: cross_entropy(x.softmax(-1), y),
-        ),
-        "bits instead of nats": (
-            "The logarithm is that of base 2. PyTorch and this series measure in nats.",
-            lambda x, y: cross_entropy(x, y) / math.log(2),
-        ),
-        "sign lost": (
-            "The loss is negative. Surprise is minus the logarithm of the probability.",
-            lambda x, y: -cross_entropy(x, y),
-        ),
-    },
+    {name: (said, with_gradient(wrong)) for name, (said, wrong) in _WRONG_LOSSES.items()},
+    parts=("loss", "gradient"),
 )
 
 
@@ -699,12 +736,13 @@ def _rate(rise: Callable, fall: Callable) -> Callable:
     return schedule
 
 
-def _late(rise: Callable) -> Callable:
-    """A schedule whose cosine begins a step after the end of the rise."""
+def _late(rise: Callable, fall: Callable | None = None) -> Callable:
+    """A schedule whose fall, half a cosine by default, begins a step after the end of the rise."""
+    fall = fall or _half_cosine
 
     def schedule(step: int, steps: int, peak: float, warmup: float) -> float:
         top = warmup * steps
-        return peak * (rise(step, top) if step < top else _half_cosine(step - top, steps - top))
+        return peak * (rise(step, top) if step < top else fall(step - top, steps - top))
 
     return schedule
 
@@ -721,11 +759,12 @@ SCHEDULE = Topic(
     "schedule(step, steps, peak, warmup) gives a linear rise over that share of the steps, then"
     " half a cosine; the peak is at step warmup * steps - 1.",
     learning_rate,
-    lambda: [(step, 10, 2.0, 0.4) for step in range(10)],
+    lambda: [*((step, 10, 2.0, 0.4) for step in range(10)), (3, 8, 0.5, 0.25), (9, 20, 1.0, 0.2)],
     {
         "no warm-up": (
             "It starts at the peak. In the first steps the rate should rise to it.",
             lambda s, n, p, w: p * _half_cosine(max(s - w * n + 1, 0), n - w * n + 1),
+            lambda s, n, p, w: p * _half_cosine(s, n),
         ),
         "first step without effect": (
             "The rate of the first step is 0, so that step is lost. Count the steps from 1 in the"
@@ -741,6 +780,7 @@ SCHEDULE = Topic(
         "linear fall": (
             "After the peak it falls in a straight line; half a cosine was asked for.",
             _rate(_rising, lambda s, n: 1 - s / n),
+            _late(lambda s, top: (s + 1) / top, lambda s, n: 1 - s / n),
         ),
         "never falls": (
             "After the warm-up the rate stays at its peak.",

@@ -107,8 +107,7 @@ def plot_attention(
 ) -> Axes:
     """One map of attention weights: queries down, keys across, dark 0 to bright 1."""
     errors.check_tensor("weights", weights, "floating-point", 2)
-    if ax is not None and not isinstance(ax, Axes):
-        raise InputTypeError(f"ax must be Axes, not {type(ax).__name__}")
+    _check_axes(ax)
     if not isinstance(queries, Sequence) or not isinstance(keys, Sequence):
         raise InputTypeError("queries and keys must be lists of labels")
     if tuple(weights.shape) != (len(queries), len(keys)):
@@ -122,6 +121,20 @@ def plot_attention(
     ax.set_yticks(range(len(queries)), queries)
     ax.tick_params(length=0)
     return ax
+
+
+def _check_axes(ax: object, *shape: int) -> None:
+    """Raise InputTypeError unless `ax` is None, or Axes, or a grid of them of that shape."""
+    if ax is None or (isinstance(ax, Axes) and not shape):
+        return
+    try:
+        for i in range(shape[0]):
+            if ax[i] is None:
+                raise TypeError
+            _check_axes(ax[i], *shape[1:])
+    except (TypeError, LookupError) as error:
+        wanted = " by ".join(map(str, shape)) + " Axes" if shape else "Axes"
+        raise InputTypeError(f"ax must be {wanted}, not {type(ax).__name__}") from error
 
 
 def plot_heads(
@@ -138,6 +151,7 @@ def plot_heads(
     layers, heads = weights.shape[:2]
     if not isinstance(queries, Sequence) or not isinstance(keys, Sequence) or not layers * heads:
         raise InputTypeError("plot_heads takes maps and, for queries and keys, lists of labels")
+    _check_axes(ax, layers, heads)
     if ax is None:
         size = (0.5 + heads * (0.6 + 0.16 * len(keys)), 0.4 + layers * (0.6 + 0.16 * len(queries)))
         _, ax = plt.subplots(layers, heads, figsize=size, layout="constrained", squeeze=False)
@@ -153,6 +167,7 @@ def plot_batch(vocab: Vocab, ids: Int[Tensor, "batch length"], ax: Axes | None =
     """A batch as a coloured grid, one string a row; ⊢ is bos, ⊣ is eos, padding is grey."""
     errors.check_has("vocab", vocab, "Vocab", "symbols", "pad")
     errors.check_ids(len(vocab), ids=ids)
+    _check_axes(ax)
     if ax is None:
         _, ax = plt.subplots(figsize=(0.4 * ids.shape[1] + 1, 0.4 * len(ids) + 0.6))
     colours = plt.get_cmap("cividis").with_extremes(bad="#bbbbbb")
@@ -172,6 +187,7 @@ def plot_batch(vocab: Vocab, ids: Int[Tensor, "batch length"], ax: Axes | None =
 def plot_history(history: History, ax: Collection | None = None) -> Figure:
     """Loss by step, and exact match and token accuracy as measured; `ax` is a pair of Axes."""
     errors.check_has("history", history, "History", "loss", "step", "exact_match", "token_accuracy")
+    _check_axes(ax, 2)
     if ax is None:
         _, ax = plt.subplots(1, 2, figsize=(9.5, 3), layout="constrained")
     ax[0].semilogy(history.loss, color="#1f6f8b", linewidth=0.8)

@@ -1,6 +1,7 @@
 """Every named mistake is recognised in code that was written apart from the catalogue."""
 
 import math
+import threading
 import time
 
 import pytest
@@ -171,17 +172,18 @@ def decoder_post_norm(layer, x, memory, self_mask, cross_mask):
     return layer.norm3(x + layer.feed_forward(x))
 
 
-def asked_by_the_memory(layer, x, memory, self_mask, cross_mask):
+def asked_by_the_memory(layer, x, memory, self_mask, cross_mask, masked=False):
     x = x + attend(layer.self_attention, layer.norm1(x), self_mask)
     h = layer.norm2(x)
-    x = x + layer.cross_attention(query=memory, key=h, value=h)[0]
+    mask = cross_mask if masked else None
+    x = x + layer.cross_attention(query=memory, key=h, value=h, mask=mask)[0]
     return x + layer.feed_forward(layer.norm3(x))
 
 
 def loss_in_a_loop(logits, labels, keep=lambda y: y != PAD, by="count"):
     total, count, rows = 0.0, 0, []
     for row, ys in zip(logits, labels):
-        own = [-math.log(x.softmax(0)[y]) for x, y in zip(row, ys.tolist()) if keep(y)]
+        own = [-x.softmax(0)[y].log() for x, y in zip(row, ys.tolist()) if keep(y)]
         total, count = total + sum(own), count + len(own)
         rows.append(sum(own) / len(own))
     return {
@@ -425,6 +427,7 @@ WRONG = {
         "no cross-attention": lambda *given: decoder(*given, order="sf"),
     },
     "loss": {
+        "no gradient": lambda x, y: loss_in_a_loop(x, y).item(),
         "axes exchanged by view": lambda x, y: F.cross_entropy(
             x.view(x.shape[0], x.shape[2], x.shape[1]), y, ignore_index=PAD
         ),
@@ -509,6 +512,34 @@ def test_a_mistake_is_called_by_its_name(name, mistake):
 
 # Other ways of writing the same mistakes, as people write them.
 ALSO = [
+    (
+        "batch",
+        "labels not shifted",
+        lambda v, s, t: (my_batch(v, s, t)[0], *[my_batch(v, t, t)[0]] * 2),
+    ),
+    (
+        "batch",
+        "no eos",
+        lambda v, s, t: (my_batch(v, s, t)[0], whole(v, t, end=()), my_batch(v, t, t)[0]),
+    ),
+    ("schedule", "no warm-up", lambda s, n, p, w: p * math.cos(math.pi * s / n / 2) ** 2),
+    (
+        "schedule",
+        "linear fall",
+        lambda s, n, p, w: held(s, n, p, w) if s < w * n else p * (n - s) / (n - w * n),
+    ),
+    (
+        "decoder layer",
+        "cross-attention's query and key exchanged",
+        lambda *g: asked_by_the_memory(*g, masked=True),
+    ),
+    ("loss", "no gradient", lambda x, y: F.cross_entropy(x.detach().mT, y, ignore_index=PAD)),
+    (
+        "attention",
+        "not known",
+        lambda q, k, v, mask=None: in_a_loop(q, k, v, None if mask is None else mask[..., -1:, :]),
+    ),
+    ("schedule", "not known", lambda s, n, p, w: rate(s, 10, p, 0.4)),
     ("batch", "labels not shifted", lambda v, s, t: (my_batch(v, s, t)[0], *[whole(v, t)] * 2)),
     ("causal mask", "the future seen", lambda n, m=None: torch.ones(n, m or n).triu().bool()),
     ("causal mask", "mask inverted", lambda n, m=None: torch.ones(n, m or n).triu(1) > 0),
@@ -530,13 +561,17 @@ ALSO = [
     (
         "schedule",
         "first step without effect",
-        lambda *given: held(*given) if given[0] >= 4 else given[2] * given[0] / 4,
+        lambda *given: (
+            held(*given)
+            if given[0] >= given[3] * given[1]
+            else given[2] * given[0] / (given[3] * given[1])
+        ),
     ),
 ]
 
 
-def whole(vocab, texts):
-    return grid([[BOS, *vocab.encode(text), EOS] for text in texts])
+def whole(vocab, texts, end=(EOS,)):
+    return grid([[BOS, *vocab.encode(text), *end] for text in texts])
 
 
 @pytest.mark.parametrize("name, mistake, version", ALSO)
@@ -614,7 +649,7 @@ def test_a_crash_that_is_not_in_a_line_of_the_learner_is_told_too(name, version,
     assert "exercises.py" not in report.message and " in _" not in report.message
 
 
-@pytest.mark.parametrize("catch", [False, True])
+@pytest.mark.parametrize("catch", [(), Exception, BaseException])
 def test_a_loop_without_end_is_stopped(monkeypatch, catch):
     monkeypatch.setattr(exercises, "SECONDS", 0.3)
 
@@ -622,13 +657,12 @@ def test_a_loop_without_end_is_stopped(monkeypatch, catch):
         while True:
             try:
                 math.sqrt(2)
-            except Exception:
-                if not catch:
-                    raise
+            except catch:
+                pass
 
-    start = time.perf_counter()
+    start, threads = time.perf_counter(), threading.active_count()
     assert exercises.check_padding_mask(for_ever).mistake == "too long"
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 5 and threading.active_count() == threads
 
 
 def test_what_changes_its_inputs_is_told_and_spoils_nothing():
@@ -637,7 +671,18 @@ def test_what_changes_its_inputs_is_told_and_spoils_nothing():
         ids.zero_()
         return mask
 
+    def clears(vocab, sources, targets):
+        found = my_batch(vocab, sources, targets)
+        sources.clear()
+        return found
+
+    def unweighted(layer, x, mask):
+        layer.norm1.weight.zero_()
+        return encoder(layer, x, mask)
+
     assert exercises.check_padding_mask(careless).mistake == "input changed"
+    assert exercises.check_batch(clears).mistake == "input changed"
+    assert exercises.check_encoder_layer(unweighted).mistake == "input changed"
     assert exercises.check_padding_mask(lambda ids: (ids != PAD)[:, None])
 
 

