@@ -1,7 +1,7 @@
 """Thousands of inputs, sensible and not, for every public function and for the command line.
 
-For each: either one of the library's own errors, or an answer that an independent computation
-confirms. Anything else (a wrong answer, NaN, another exception) ends the study with the input.
+For each: either one of the library's own errors, or an answer that another computation confirms.
+Anything else (a wrong answer, NaN, another exception) is printed and counted as `other`.
 """
 
 import contextlib
@@ -28,7 +28,9 @@ from revtrans import (
     data,
     decoding,
     errors,
+    exercises,
     files,
+    mistakes,
     model,
     plotting,
     positions,
@@ -301,7 +303,11 @@ def is_accuracy(found: float, predicted: torch.Tensor, labels: torch.Tensor) -> 
 
 
 def is_rate(found: float, step: int, steps: int, peak: float, warmup: float) -> None:
-    assert 0 <= found <= peak * (1 + 1e-12)
+    last = max(warmup * steps - 1, 0)  # of the rise
+    expected = (step + 1) / (last + 1)
+    if step >= last:
+        expected = math.cos(math.pi / 2 * (step - last) / (steps - last)) ** 2
+    assert math.isclose(found, peak * expected, rel_tol=1e-9, abs_tol=1e-12)
 
 
 def is_prediction(found: torch.Tensor, of: object, batch: Batch, free: object) -> None:
@@ -329,19 +335,40 @@ def _full(of: torch.nn.Module, source: torch.Tensor, written: torch.Tensor) -> t
     return of.decode(written, *of.encode(source))[0][:, -1]
 
 
+def _beam(of: torch.nn.Module, row: torch.Tensor, beam: int, steps: int) -> tuple[list, float]:
+    """The best text of one source that a beam finds, and its log-probability: lists and sorting."""
+    texts = [([1], 0.0)]
+    for _ in range(steps):
+        longer = []
+        for ids, score in texts:
+            if 2 in ids:
+                longer.append(([*ids, 0], score))
+                continue
+            logits = _full(of, row[None], torch.tensor([ids]))[0]
+            logs = logits.log_softmax(-1).tolist()
+            longer += [([*ids, i], score + log) for i, log in enumerate(logs)]
+        texts = sorted(longer, key=lambda text: -text[1])[:beam]
+        if all(2 in ids for ids, _ in texts):
+            break
+    return texts[0][0][1:], texts[0][1]
+
+
 def is_beam(found: tuple, of: object, source: torch.Tensor, beam: int, steps, cache) -> None:
     texts, scores = found
     finite(scores)
-    assert len(texts) == len(source) and (scores <= 1e-4).all()
-    if beam == 1:
-        is_written(texts, of, source, steps, cache)
+    assert len(texts) == len(source)
+    for row, text, score in zip(source, texts.tolist(), scores.tolist()):
+        ids, expected = _beam(of, row, beam, steps or of.config.max_length + 1)
+        assert abs(score - expected) < 1e-3
+        assert text[: len(ids)] == ids and not any(text[len(ids) :])
 
 
 def is_reversed(found: object, of: object, text: object, beam: int) -> None:
-    if isinstance(text, str):
-        assert isinstance(found, str)
-    else:
-        assert found == [decoding.reverse(of, one, beam) for one in text]
+    texts, answers = ([text], [found]) if isinstance(text, str) else (text, found)
+    assert len(texts) == len(answers)
+    for one, answer in zip(texts, answers):
+        row = torch.tensor(VOCAB.encode(one), dtype=torch.int64)
+        assert answer == VOCAB.decode(_beam(of, row, beam, of.config.max_length + 1)[0])
 
 
 def is_score(found: torch.Tensor, weights: torch.Tensor) -> None:
@@ -355,10 +382,18 @@ def is_score(found: torch.Tensor, weights: torch.Tensor) -> None:
 
 def is_maps(found: object, of: Transformer, source: object, target: object) -> None:
     for maps in [found] if isinstance(source, str) else found:
-        finite(maps.encoder, maps.decoder, maps.cross)
-        assert maps.cross.shape[-2:] == (len(maps.target) + 1, len(maps.source))
-        if maps.source:
-            torch.testing.assert_close(maps.cross.sum(-1), torch.ones(maps.cross.shape[:-1]))
+        batch = data.make_batch(VOCAB, [maps.source], [maps.target])
+        seen = []
+
+        def keep(module: nn.Module, given: tuple, found: tuple, seen: list = seen) -> None:
+            seen.append(found[1])
+
+        hooks = [layer.cross_attention.register_forward_hook(keep) for layer in of.decoder.layers]
+        of.decode(batch.decoder_input, of.encode(batch.source)[0], batch.source_mask[:, None])
+        for hook in hooks:
+            hook.remove()
+        torch.testing.assert_close(maps.cross, torch.cat(seen))
+        finite(maps.encoder, maps.decoder)
 
 
 def is_drawn(found: object, *_: object) -> None:
@@ -366,9 +401,18 @@ def is_drawn(found: object, *_: object) -> None:
     plt.close("all")
 
 
-def is_trained(found: training.History, of: torch.nn.Module, *_: object) -> None:
+def is_trained(found: training.History, of: Transformer, task: object, options: dict) -> None:
+    """The first loss is that of the fresh model on the first batch, and the weights have moved."""
     finite(*of.parameters())
-    assert all(map(math.isfinite, found.loss)) and len(found.loss) == len(found.rate)
+    assert len(found.loss) == len(found.rate) == options["steps"]
+    fresh, sizes = Transformer(of.config), options.get("batch_size", 32)
+    batch = task.sample(sizes, generator(options.get("seed", 0)))
+    smoothing = options.get("label_smoothing", 0.0)
+    loss = training.cross_entropy(
+        fresh(batch.source, batch.decoder_input), batch.labels, label_smoothing=smoothing
+    )
+    assert math.isclose(found.loss[0], loss.item(), rel_tol=1e-4)
+    assert not torch.equal(of.embedding.weight, fresh.embedding.weight)
 
 
 def is_by_hand(found: Transformer, symbols: str, n: int, wanted: Callable, sharp: float) -> None:
@@ -384,9 +428,10 @@ def is_device(found: torch.device, asked: object) -> None:
 
 
 def _fit(task: object, options: dict) -> training.History:
-    of = Transformer(TransformerConfig(**SIZES))
-    found = training.fit(of, task, **{"steps": 2, "progress": False, "eval_size": 4, **options})
-    is_trained(found, of)
+    of, options = Transformer(TransformerConfig(**SIZES)), {"steps": 2, "eval_size": 4, **options}
+    found = training.fit(of, task, **{"progress": False, **options})
+    with torch.no_grad():
+        is_trained(found, of, task, options)
     return found
 
 
@@ -402,8 +447,11 @@ def is_the_model(found: Transformer, *_: object) -> None:
     assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
 
 
-def _command(words: list[str]) -> int:
-    """The exit code. What is typed may name the files of a folder that is made afresh."""
+def _command(words: list[str]) -> str:
+    """What it prints. What is typed may name the files of a folder that is made afresh.
+
+    Raises InputValueError if it ends with an error in one line.
+    """
     with tempfile.TemporaryDirectory() as folder:
         files.save(MODEL, f"{folder}/model")
         (Path(folder) / "notes").write_text("no model")
@@ -415,10 +463,19 @@ def _command(words: list[str]) -> int:
             except SystemExit as ended:
                 code = ended.code
         assert code in (0, 1, 2) and "Traceback" not in err.getvalue()
-        assert code != 1 or err.getvalue().splitlines()[-1].startswith("revtrans: error: ")
-        if code == 0 and words[:2] == ["reverse", "@/model"]:
-            assert "nan" not in out.getvalue()
-    return code
+        last = err.getvalue().splitlines()[-1:]
+        assert code != 1 or last[0].startswith("revtrans: error: ")
+        if code:
+            raise errors.InputValueError(last)
+    return out.getvalue()
+
+
+def is_printed(found: str, words: list[str]) -> None:
+    """For a plain `reverse`, what the function gives; otherwise something is said."""
+    texts = words[2:]
+    if words[:2] == ["reverse", "@/model"] and not any(text.startswith("-") for text in texts):
+        assert found.splitlines() == decoding.reverse(MODEL, texts)
+    assert found and "nan" not in found
 
 
 WORDS = st.one_of(
@@ -474,6 +531,11 @@ CONFIG = [
     st.booleans(),
 ]
 HISTORY = st.builds(training.History, st.lists(st.floats(0.1, 3), max_size=3))
+
+
+def is_told(found: exercises.Report, name: str, thing: object) -> None:
+    assert not found and found.mistake and found.message
+
 
 # Each function with what each argument sensibly is, and what confirms its answer.
 TARGETS: dict[str, tuple[Callable, list[st.SearchStrategy], Callable]] = {
@@ -612,7 +674,24 @@ TARGETS: dict[str, tuple[Callable, list[st.SearchStrategy], Callable]] = {
     ),
     "plot_batch": (plotting.plot_batch, [st.just(VOCAB), ids()], is_drawn),
     "plot_history": (plotting.plot_history, [HISTORY], is_drawn),
-    "the command line": (_command, [TYPED], lambda found, words: None),
+    "the command line": (_command, [TYPED], is_printed),
+    "PairsTask.from_function": (
+        PairsTask.from_function,
+        [st.just(str.swapcase), st.lists(WORD, min_size=1, max_size=9), SHARES],
+        lambda found, function, sources, share: is_pairs(
+            found, [(source, function(source)) for source in sources], share
+        ),
+    ),
+    "checkers": (
+        lambda name, thing: getattr(exercises, name)(thing),
+        [
+            st.sampled_from(
+                [n for n in exercises.__all__ if n.startswith("check_") and n != "check_heads"]
+            ),
+            THING,
+        ],
+        is_told,
+    ),
 }
 MODULES = (
     attention,
@@ -621,14 +700,17 @@ MODULES = (
     data,
     decoding,
     errors,
+    exercises,
     files,
+    lstm,
+    mistakes,
     model,
     plotting,
     positions,
     training,
 )
 # What is public and takes no input of its own: it is tried through the functions above.
-BELOW = {"evaluating", "main", "shown"}
+BELOW = {"evaluating", "main", "shown", "filled", "heads_of", "with_gradient"}
 BELOW |= {"blocks", "keep", "look_at_the_last", "look_up"}
 SLOW = {"plot_attention": 5, "plot_heads": 20, "plot_batch": 5, "plot_history": 20}
 
@@ -642,9 +724,9 @@ def _arguments(sensible: st.SearchStrategy | list, name: str) -> st.SearchStrate
         spoiled = st.tuples(st.just(TASK), option.map(lambda pair: dict([pair])))
         return st.one_of(st.tuples(*sensible), spoiled, st.tuples(THING, st.just({})))
     whole = st.tuples(*sensible) if isinstance(sensible, list) else sensible
-    if name == "the command line":
+    if name in ("the command line", "checkers"):
         return whole
-    other = thing if name == "hand_made" else THING
+    other = thing if name in ("hand_made", "PairsTask.from_function") else THING
     return st.one_of(whole, whole, st.tuples(whole, st.integers(0, 9), other).map(_spoil))
 
 
@@ -654,21 +736,25 @@ def _spoil(parts: tuple) -> tuple:
     return (*arguments[:i], thing, *arguments[i + 1 :])
 
 
-def _study(function: Callable, confirm: Callable, counts: dict[str, int]) -> Callable:
+def _study(name: str, function: Callable, confirm: Callable, counts: dict[str, int]) -> Callable:
     def study(given: tuple) -> None:
         counts["inputs"] += 1
         begin = time.perf_counter()
         try:
-            found = function(*given)
+            try:
+                found = function(*given)
+            finally:
+                counts["slowest s"] = max(counts["slowest s"], time.perf_counter() - begin)
+            with torch.no_grad():
+                confirm(found, *given)
+            counts["confirmed"] += 1
         except RevtransError:
             counts["refused"] += 1
-            plt.close("all")
-            return
-        finally:
-            counts["slowest s"] = max(counts["slowest s"], time.perf_counter() - begin)
-        counts["answered"] += 1
-        with torch.no_grad():
-            confirm(found, *given)
+        except Exception as error:
+            counts["other"] += 1
+            said = f"{type(error).__name__}: {errors.shown(str(error))}"
+            print(f"{name}, {', '.join(map(errors.shown, given))}: {said}", flush=True)
+        plt.close("all")
 
     return study
 
@@ -680,18 +766,19 @@ def inputs(n: int = 700, only: tuple[str, ...] = tuple(TARGETS)) -> list[dict]:
     with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):  # some write files
         for name in only:
             function, sensible, confirm = TARGETS[name]
-            counts = {"inputs": 0, "refused": 0, "answered": 0, "slowest s": 0.0}
+            counts = {"inputs": 0, "refused": 0, "confirmed": 0, "other": 0, "slowest s": 0.0}
             how = settings(
                 max_examples=max(n // SLOW.get(name, 1), 2),
                 derandomize=True,
                 database=None,
                 deadline=None,
-                phases=[Phase.generate, Phase.shrink],
+                phases=[Phase.generate],
                 suppress_health_check=list(HealthCheck),
             )
-            how(given(_arguments(sensible, name))(_study(function, confirm, counts)))()
+            how(given(_arguments(sensible, name))(_study(name, function, confirm, counts)))()
             rows.append({"function": name, **counts})
-    total = {key: sum(row[key] for row in rows) for key in ("inputs", "refused", "answered")}
+    summed = ("inputs", "refused", "confirmed", "other")
+    total = {key: sum(row[key] for row in rows) for key in summed}
     rows.append({"function": "all", **total, "slowest s": max(row["slowest s"] for row in rows)})
     show(rows)
     return rows

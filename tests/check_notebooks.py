@@ -136,9 +136,12 @@ def compare(
     pieces = (difference(a, b, tolerance) for a, b in zip(old, new))
     yield from (("outputs differ", *piece) for piece in pieces if piece)
     for a, b in zip(*([o for o in of if PNG in o.get("data", {})] for of in (stored, fresh))):
-        said = (of.get("metadata", {}).get(PNG, {}).get("words", "") for of in (a, b))
+        about = [of.get("metadata", {}).get(PNG, {}) for of in (a, b)]
+        said, alternatives = ([of.get(key, "") for of in about] for key in ("words", "alt"))
         if piece := difference(*said, tolerance if share is None else math.inf):
             yield ("the words of pictures differ", *piece)
+        if alternatives[0] != alternatives[1]:
+            yield ("the text alternatives of pictures differ", *alternatives)
         how, allowed = (changed, SHARE) if share is None else (moved, share)
         found = how(*(base64.b64decode(of.data[PNG]) for of in (a, b)))
         if found > allowed:
@@ -203,7 +206,7 @@ def run(notebook: NotebookNode) -> Iterator[tuple[int, list[NotebookNode]]]:
         with client.setup_kernel(cleanup_kc=True, cwd=folder, env=env):
             for index, cell in enumerate(notebook.cells):
                 skipped = directives(cell).get("eval", "").lower() == "false"
-                if cell.cell_type != "code" or skipped or "nbdev_export(" in cell.source:
+                if cell.cell_type != "code" or skipped:
                     continue
                 stored, failure = cell.outputs, None
                 try:

@@ -26,6 +26,7 @@ def install(root):
     local = ("127.0.0.1", "::1", "localhost", None, "")
     names = "mkdir rename remove rmdir link symlink truncate chmod chown utime"
     changes = {f"os.{name}" for name in names.split()}
+    names_of_hosts = {f"socket.get{of}" for of in ("addrinfo", "hostbyname", "hostbyaddr")}
 
     def inside(path):
         try:
@@ -34,11 +35,11 @@ def install(root):
             return False
 
     def guard(event, arguments):
-        if event in ("socket.connect", "socket.sendto"):
+        if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
             address = arguments[1]
             if isinstance(address, tuple) and address[0] not in local:
                 raise PermissionError(f"a notebook may not reach the network: {address}")
-        elif event == "socket.getaddrinfo" and arguments[0] not in local:
+        elif event in names_of_hosts and arguments[0] not in local:
             raise PermissionError(f"a notebook may not reach the network: {arguments[0]}")
         elif event == "open":
             path, mode, flags = arguments

@@ -30,6 +30,8 @@ VOCAB = [
     ("Vocab('👩\u200d🚀')", ValueError, ["position 1", "zero width joiner", "stand alone"]),
     ("Vocab('\u2764\ufe0f')", ValueError, ["position 1", "variation selector-16"]),
     ("Vocab('\u05d0\u200f')", ValueError, ["position 1", "right-to-left mark"]),
+    ("Vocab('👍\U0001f3fd')", ValueError, ["position 1", "fitzpatrick", "stand alone"]),
+    ("Vocab('🇪🇸')", ValueError, ["position 0", "regional indicator", "stand alone"]),
     ("Vocab('\u1161')", ValueError, ["position 0", "hangul jungseong a", "stand alone"]),
     ("Vocab(chr(0xD800))", ValueError, ["position 0", "a surrogate", "stand alone"]),
     ("Vocab('👩🚀').encode('👩\u200d🚀')", ValueError, ["'\\u200d'", "position 1", "'👩🚀'"]),
@@ -64,6 +66,10 @@ TASKS = [
     ("PairsTask([('a', 'b')], 2)", ValueError, ["held_out", "0.5", "2"]),
     ("PairsTask([('a', 'b', 'c')] * 2, 0)", ValueError, ["('a', 'b', 'c')"]),
     ("PairsTask(['hola'], 0)", ValueError, ["'hola'"]),
+    ("PairsTask.from_function(5, ['a'])", TypeError, ["function", "5"]),
+    ("PairsTask.from_function(str, 5)", TypeError, ["sources", "5"]),
+    ("PairsTask.from_function(str, 'abc')", TypeError, ["sources", "'abc'"]),
+    ("PairsTask.from_function(str.upper, ['a', 5])", TypeError, ["item 1", "string", "5"]),
     ("make_batch(Vocab('a'), [], [])", ValueError, ["0 sources and 0 targets"]),
     ("make_batch(Vocab('a'), ['a'], [])", ValueError, ["1 sources and 0 targets"]),
 ]
@@ -327,6 +333,12 @@ def test_a_model_is_not_saved_into_a_missing_folder(plain, tmp_path):
     with pytest.raises(plain.errors.FileError, match="there is no folder") as caught:
         plain.files.save(model(plain), tmp_path / "missing" / "model.safetensors")
     assert str(tmp_path / "missing") in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_what_is_no_tensor_is_not_written(plain, tmp_path):
+    with pytest.raises(TypeError, match=r"x must be a tensor of .*, and is int"):
+        plain.files.write_file(tmp_path / "x", "demo", {"x": 5})
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_model_is_not_saved_over_a_folder(plain, tmp_path):

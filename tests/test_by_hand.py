@@ -82,6 +82,7 @@ def test_the_blocks_fill_the_vector_without_a_gap():
         ("hand_made('abc', 3, wanted=5)", ["wanted", "function", "5"]),
         ("hand_made('abc', 3, wanted=lambda n, t: n)", ["wanted(1, 0) is 1", "0 to 0"]),
         ("hand_made('abc', 3, wanted=lambda n, t: 0.5)", ["wanted(1, 0) is 0.5"]),
+        ("hand_made('abc', 3, wanted=lambda n, t: (n - 1 - t) / 1)", ["wanted(1, 0) is 0.0"]),
     ],
 )
 def test_bad_input_is_named(plain, typed, parts):

@@ -283,6 +283,10 @@ def test_the_words_of_a_picture_are_compared_whatever_may_move() -> None:
             output("epoch 3 | loss"), output("epoch 3 | gain"), None, share
         )
         assert what == "the words of pictures differ" and "loss" in pieces[0]
+    stale = output("epoch 3")
+    stale[0].metadata["image/png"]["alt"] = "A pie chart of cheese."
+    ((what, *_),) = compare(stale, output("epoch 3"), None)
+    assert what == "the text alternatives of pictures differ"
     assert list(compare(output("epoch 3"), output("epoch 4"), None))
     assert not list(compare(output("epoch 3"), output("epoch 4"), None, 0.9))
 
@@ -307,6 +311,12 @@ def _png(pixels: np.ndarray) -> bytes:
             "reach the network",
         ),
         ("import socket; socket.create_connection(('192.0.2.1', 80), 1)", "reach the network"),
+        ("import socket; socket.gethostbyname('example.org')", "reach the network"),
+        (
+            "import socket; socket.socket(type=socket.SOCK_DGRAM).sendmsg("
+            "[b'x'], [], 0, ('192.0.2.1', 9))",
+            "reach the network",
+        ),
         (f"open({str(ROOT / 'nbs' / 'new.txt')!r}, 'w')", "write into the repository"),
         (f"import os; os.mkdir({str(ROOT / 'new')!r})", "change the repository"),
         (f"import os; os.remove({str(ROOT / 'README.md')!r})", "change the repository"),
@@ -373,6 +383,14 @@ def test_each_fault_is_reported(good: Path, capsys: pytest.CaptureFixture[str]) 
     for name in ("widened", "skipped", "bar", "python"):
         assert f"cell {number[name]}:" not in report
     assert report.splitlines()[-1].endswith("1 failed")
+
+
+def test_every_stored_picture_has_its_words_and_its_alternative() -> None:
+    for path in (ROOT / "nbs").glob("*.ipynb"):
+        for cell in nbformat.read(path, as_version=4).cells:
+            for output in cell.get("outputs", []):
+                if "image/png" in output.get("data", {}):
+                    assert {"alt", "words"} <= output.metadata["image/png"].keys(), path.name
 
 
 @pytest.mark.parametrize("alternative", ["", '#| fig-alt: "A line."\n'])

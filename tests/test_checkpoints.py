@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import threading
+from itertools import product
 
 import checks
 import pytest
@@ -221,6 +222,23 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_says_where(
     assert torch.equal(checks.weights(model), calls[-1]), "no weight was touched"
 
 
+def test_weights_that_are_not_finite_are_not_kept(tmp_path):
+    path, model = tmp_path / "c", checks.tiny()
+    weight = model.embedding.weight
+    steps = []
+
+    def spoil(gradient: torch.Tensor) -> torch.Tensor:
+        steps.append(1)
+        return gradient * math.nan if len(steps) == 10 else gradient
+
+    weight.register_hook(spoil)
+    options = {**OPTIONS, "eval_every": 20, "checkpoint": path, "every": 5}
+    with pytest.raises(TrainingError, match=rf"the last good checkpoint is {path}, of step 5"):
+        fit(model, TASK, **options)
+    assert len(peek_checkpoint(path)[1]["loss"]) == 5
+    assert all(tensor.isfinite().all() for tensor in load_file(path).values())
+
+
 def test_signals_act_as_before_when_the_training_is_over(tmp_path):
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     seen = []
@@ -287,6 +305,23 @@ def test_other_strings_to_train_on_are_another_training(tmp_path):
     fit(checks.tiny(), tasks[0], **OPTIONS, checkpoint=tmp_path / "c", callback=stop_at(8))
     with pytest.raises(InputValueError, match=r"made with strings '.{12}', not '.{12}'"):
         fit(checks.tiny(), tasks[1], **OPTIONS, resume=tmp_path / "c")
+
+
+def test_one_pair_that_is_another_is_another_training(tmp_path):
+    texts = ["".join(letters) for letters in product("abcde", repeat=4)]
+    pairs = [(text, text[::-1]) for text in texts]
+    tasks = [PairsTask(given, 0.0) for given in (pairs, [*pairs[:-1], (texts[-1], "a")])]
+    options = {**OPTIONS, "eval_every": 30}
+    for task in tasks:
+        task.sample = sampled(task)
+    fit(checks.tiny(), tasks[0], **options, checkpoint=tmp_path / "c")
+    with pytest.raises(InputValueError, match=r"made with strings '.{12}', not '.{12}'"):
+        fit(checks.tiny(), tasks[1], **options, resume=tmp_path / "c")
+
+
+def sampled(task: PairsTask):
+    """Its sampling, with the training strings on either side."""
+    return lambda n, generator, split="train": PairsTask.sample(task, n, generator)
 
 
 def test_a_schedule_is_known_by_its_rates_and_not_by_its_name(tmp_path):

@@ -17,7 +17,10 @@ from revtrans.data import Batch, PairsTask, ReversalTask, Task, Vocab, in_held_o
 from revtrans.errors import InputValueError
 
 KOREAN_PARTS = [*map(chr, range(0x1160, 0x1200)), *map(chr, range(0xD7B0, 0xD800))]
-SYMBOLS = st.characters(exclude_categories=["M", "Cs", "Cf"], exclude_characters=KOREAN_PARTS)
+EMOJI_PARTS = "".join(map(chr, [*range(0x1F1E6, 0x1F200), *range(0x1F3FB, 0x1F400)]))
+SYMBOLS = st.characters(
+    exclude_categories=["M", "Cs", "Cf"], exclude_characters=[*KOREAN_PARTS, *EMOJI_PARTS]
+)
 
 
 def nfc(text: str) -> str:

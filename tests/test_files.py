@@ -228,11 +228,51 @@ def test_every_type_that_can_be_written_can_be_read(tmp_path):
     assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
 
 
-@pytest.mark.parametrize("wrong", [torch.zeros(2, dtype=torch.complex64), torch.eye(2).to_sparse()])
+@pytest.mark.parametrize("wrong", [torch.zeros(2).cfloat(), torch.eye(2).to_sparse()])
 def test_a_tensor_that_could_not_be_read_is_not_written(tmp_path, wrong):
-    with pytest.raises(InputTypeError, match=r"x must be one of torch\.float64, .*, and is"):
+    with pytest.raises(InputTypeError, match=r"x must be a tensor of torch\.float64, .*, and is"):
         write_file(tmp_path / "x", "demo", {"x": wrong})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_link_stays_a_link_and_long_names_are_written(tmp_path):
+    model, other = checks.tiny(), checks.tiny(1)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "model")
+    for one in (model, other):
+        save(one, tmp_path / "link")
+        assert (tmp_path / "link").is_symlink() and same(load(tmp_path / "disk" / "model"), one)
+    assert [file.name for file in (tmp_path / "disk").iterdir()] == ["model"]
+    long = tmp_path / ("ñ" * 120)
+    save(model, long)
+    assert same(load(long), model)
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(FileError, match="cannot write"):
+        save(model, tmp_path / "a")
+
+
+def same(ours, theirs) -> bool:
+    return torch.equal(checks.weights(ours), checks.weights(theirs))
+
+
+def test_what_follows_the_tensors_is_not_read(tmp_path):
+    path = tmp_path / "model"
+    save(checks.tiny(), path)
+    with open(path, "ab") as file:
+        file.truncate(path.stat().st_size + 10**9)  # a hole: it takes no room on the disk
+    code = f"""
+import resource
+from revtrans.errors import FileError
+from revtrans.files import load
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    load({str(path)!r})
+except FileError:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 200_000, "kB"
 
 
 @pytest.mark.parametrize("spoil, said", [("double", "torch.float64"), ("nan", "not finite")])

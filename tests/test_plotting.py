@@ -165,6 +165,19 @@ def test_a_history_is_drawn_by_step_on_a_pair_of_axes(given_axes):
     assert all(ax.get_title() and ax.get_xlabel() and ax.get_ylabel() for ax in figure.axes)
 
 
+@pytest.mark.parametrize("ax", [5, [], [None, None], "ab", [[1, 2], [3, 4]]])
+def test_what_is_no_axes_is_refused(plain, ax):
+    weights, ids, draw = torch.full((2, 2, 2, 2), 0.5), torch.tensor([[3, 4]]), plain.plotting
+    for call in (
+        lambda: draw.plot_attention(weights[0, 0], "ab", "cd", ax=ax),
+        lambda: draw.plot_heads(weights, "ab", "cd", ax=ax),
+        lambda: draw.plot_batch(plain.data.Vocab("ab"), ids, ax=ax),
+        lambda: draw.plot_history(plain.training.History(), ax=ax),
+    ):
+        with pytest.raises(plain.errors.InputTypeError, match=r"ax must be .*Axes, not"):
+            call()
+
+
 def test_a_model_that_never_stops_has_maps_too():
     model = checks.tiny()
     limit = model.config.max_length
