@@ -75,8 +75,8 @@ class DecoderState(Protocol):
 def _encode(
     model: Transformer, source: Int[Tensor, "batch source"]
 ) -> Float[Tensor, "batch source d_model"]:
-    """The memory, a few rows at a time if they are long: attention weights grow with n²."""
-    rows = max(1, 2**20 // max(1, source.shape[1]) ** 2)
+    """The memory, a few rows at a time: attention weights grow with n², and small ones are fast."""
+    rows = max(1, 2**17 // max(1, source.shape[1]) ** 2)
     return torch.cat([model.encode(part)[0] for part in source.split(rows)])
 
 # %% ../nbs/06_decoding.ipynb #export-cachedstate
