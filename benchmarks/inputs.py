@@ -412,7 +412,8 @@ def is_trained(found: training.History, of: Transformer, task: object, options: 
         fresh(batch.source, batch.decoder_input), batch.labels, label_smoothing=smoothing
     )
     assert math.isclose(found.loss[0], loss.item(), rel_tol=1e-4)
-    assert not torch.equal(of.embedding.weight, fresh.embedding.weight)
+    moved = not torch.equal(of.embedding.weight, fresh.embedding.weight)
+    assert moved or max(found.rate) < 1e-9, "such a rate is lost in rounding"
 
 
 def is_by_hand(found: Transformer, symbols: str, n: int, wanted: Callable, sharp: float) -> None:

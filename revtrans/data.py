@@ -80,7 +80,9 @@ class Vocab:
                 if i == self.eos:
                     break
                 if not 0 <= i < len(self):
-                    raise InputValueError(f"{i} is no id: ids are 0 to {len(self) - 1}")
+                    raise InputValueError(
+                        f"{errors.shown(i)} is no id: ids are 0 to {len(self) - 1}"
+                    )
                 if i not in (self.pad, self.bos):
                     text += self.symbols[i - self.n_special]
         except TypeError as error:

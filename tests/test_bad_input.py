@@ -36,6 +36,7 @@ VOCAB = [
     ("Vocab(chr(0xD800))", ValueError, ["position 0", "a surrogate", "stand alone"]),
     ("Vocab('👩🚀').encode('👩\u200d🚀')", ValueError, ["'\\u200d'", "position 1", "'👩🚀'"]),
     ("Vocab('abc').decode([3, 6])", ValueError, ["6 is no id", "0 to 5"]),
+    ("Vocab('abc').decode([10**5000])", ValueError, ["is no id", "0 to 5"]),
     ("Vocab('abc').decode([-1])", ValueError, ["-1 is no id", "0 to 5"]),
     ("Vocab('abc').decode('abc')", TypeError, ["whole numbers"]),
     ("Vocab('abc').decode(None)", TypeError, ["whole numbers"]),
