@@ -740,22 +740,25 @@ def _spoil(parts: tuple) -> tuple:
 def _study(name: str, function: Callable, confirm: Callable, counts: dict[str, int]) -> Callable:
     def study(given: tuple) -> None:
         counts["inputs"] += 1
-        begin = time.perf_counter()
+        begin, answered = time.perf_counter(), False
         try:
             try:
                 found = function(*given)
             finally:
                 counts["slowest s"] = max(counts["slowest s"], time.perf_counter() - begin)
+            answered = True
             with torch.no_grad():
                 confirm(found, *given)
             counts["confirmed"] += 1
-        except RevtransError:
-            counts["refused"] += 1
         except Exception as error:
+            if isinstance(error, RevtransError) and not answered:
+                counts["refused"] += 1
+                return
             counts["other"] += 1
             said = f"{type(error).__name__}: {errors.shown(str(error))}"
             print(f"{name}, {', '.join(map(errors.shown, given))}: {said}", flush=True)
-        plt.close("all")
+        finally:
+            plt.close("all")
 
     return study
 

@@ -373,7 +373,7 @@ def draw_speed(folder: Path = RESULTS) -> Figure:
         ha="right",
         textcoords="offset points",
     )
-    axes[2].set(title="One more symbol costs little more", xlabel="length of the text (symbols)")
+    axes[2].set(title="One more symbol: far below linear", xlabel="length of the text (symbols)")
     axes[2].set_ylabel("our time for it, over that at 16")
     axes[2].set_xticks(lengths, lengths)
     axes[2].minorticks_off()

@@ -184,6 +184,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'revtrans.mistakes._Forgetful': ('mistakes.html#_forgetful', 'revtrans/mistakes.py'),
                                    'revtrans.mistakes._Forgetful.__call__': ('mistakes.html#_forgetful.__call__', 'revtrans/mistakes.py'),
                                    'revtrans.mistakes._Forgetful.__init__': ('mistakes.html#_forgetful.__init__', 'revtrans/mistakes.py'),
+                                   'revtrans.mistakes._a_list': ('mistakes.html#_a_list', 'revtrans/mistakes.py'),
                                    'revtrans.mistakes._all': ('mistakes.html#_all', 'revtrans/mistakes.py'),
                                    'revtrans.mistakes._attend': ('mistakes.html#_attend', 'revtrans/mistakes.py'),
                                    'revtrans.mistakes._attention_trials': ('mistakes.html#_attention_trials', 'revtrans/mistakes.py'),

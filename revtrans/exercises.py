@@ -76,7 +76,7 @@ class _TimeUp(BaseException):
 
 def _run(function: Callable, trials: list[tuple]) -> tuple[list, BaseException | None]:
     """The answers up to an exception, and the exception; _TimeUp after `SECONDS`."""
-    answers, caught = [], []
+    answers, caught, ended = [], [], []
 
     def work() -> None:
         try:
@@ -85,6 +85,7 @@ def _run(function: Callable, trials: list[tuple]) -> tuple[list, BaseException |
                     answers.append(function(*given))
         except BaseException as error:
             caught.append(error)
+        ended.append(True)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -92,10 +93,10 @@ def _run(function: Callable, trials: list[tuple]) -> tuple[list, BaseException |
     if thread.is_alive():
         stop = ctypes.pythonapi.PyThreadState_SetAsyncExc
         for _ in range(1000):  # again and again: a bare `except:` would catch the first
+            if ended:
+                break
             stop(ctypes.c_ulong(thread.ident), ctypes.py_object(_TimeUp))
             thread.join(0.001)
-            if not thread.is_alive():
-                break
         return answers, _TimeUp()
     return answers, caught[0] if caught else None
 
@@ -165,8 +166,9 @@ def _judge(name: str, function: Callable, topic: Topic) -> Report:
 def _own_line(error: BaseException) -> traceback.FrameSummary | None:
     """The last line that is the learner's own, and not one of this library or another package."""
     frames = traceback.extract_tb(error.__traceback__)
-    packages = os.path.dirname(os.path.dirname(torch.__file__))
-    others = packages, os.path.dirname(mistakes.__file__), "<@"  # "<@…": made by a decorator
+    library, packages, standard = (os.path.dirname(m.__file__) for m in (mistakes, torch, os))
+    folders = library, os.path.dirname(packages), standard
+    others = (*(folder + os.sep for folder in folders), "<@")  # "<@…": made by a decorator
     own = [frame for frame in frames if not frame.filename.startswith(others)]
     return own[-1] if own else None
 

@@ -52,9 +52,11 @@ def write_file(
     unfinished = None
     try:
         real = path.resolve()  # a link stays a link: the file that it leads to is written
+        if real.is_symlink():
+            raise ValueError("its links lead in a circle")
         if real.is_dir() or not real.parent.is_dir():
-            reason = "it is a folder" if real.is_dir() else f"there is no folder {path.parent}"
-            raise ValueError(reason)
+            folder = real.parent if path.is_symlink() else path.parent
+            raise ValueError("it is a folder" if real.is_dir() else f"there is no folder {folder}")
         unfinished = real.parent / f"{_unfinished(real)}{os.getpid()}.{secrets.token_hex(4)}"
         with open(unfinished, "xb") as file:
             file.write(content)

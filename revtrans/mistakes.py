@@ -52,6 +52,12 @@ def _numbered(first: int, order: Callable = list) -> Callable:
     return lambda symbols, text: [first + order(symbols).index(symbol) for symbol in text]
 
 
+def _a_list(answer: list[int]) -> list[int]:
+    if not isinstance(answer, list) or not all(type(one) is int for one in answer):
+        raise TypeError("no list of whole numbers")
+    return answer
+
+
 _encoded = _numbered(Vocab.n_special)
 VOCABULARY = Topic(
     "encode(symbols, text) gives a list of ids: symbols count from 3 in the alphabet's own order.",
@@ -99,6 +105,7 @@ VOCABULARY = Topic(
             lambda symbols, text: [Vocab.bos, *_encoded(symbols, text), Vocab.eos],
         ),
     },
+    _a_list,
 )
 
 # %% ../nbs/13_mistakes.ipynb #export--ids
@@ -908,20 +915,27 @@ class _Forgetful:
 
 
 def filled(make_cache: Callable) -> Callable:
-    """What two caches give, call by call, for tokens that come one at a time; then a count."""
+    """What two caches give, call by call, for tokens that come one at a time; then a count.
+
+    The count is that of the positions projected, and not less than it must be.
+    """
 
     def fill(attention: MultiHeadAttention, tokens: Tensor) -> list:
         found, counted = [], []
-        hook = attention.key.register_forward_hook(lambda *args: counted.append(args[2].shape[1]))
+        hooks = [
+            part.register_forward_hook(lambda *args: counted.append(args[2].shape[1]))
+            for part in (attention.key, attention.value)
+        ]
         try:
             for _ in range(2):
                 cache = make_cache(tokens.shape[1])
                 for token in tokens.split(1, dim=1):
-                    keys, values = cache(attention, token, token)
+                    keys, values = cache(attention, token, token.flip(-1))
                     found += [keys.clone(), values.clone()]
         finally:
-            hook.remove()
-        return [*found, sum(counted)]
+            for hook in hooks:
+                hook.remove()
+        return [*found, max(sum(counted), 4 * tokens.shape[1])]
 
     return fill
 
@@ -942,7 +956,7 @@ CACHE = Topic(
     "Cache(max_steps) makes an object; cache(attention, key, value) adds the new positions and"
     " gives the keys and values of all so far, each (batch, heads, length, d_head).",
     filled(GrowingCache),
-    lambda: [(_seeded(lambda: MultiHeadAttention(4, 2)), _normal(1, 3, 4))],
+    lambda: [(_seeded(lambda: MultiHeadAttention(4, 2)), _normal(2, 3, 4))],
     {
         name: (sentence, filled(lambda steps, name=name: _Forgetful(steps, name)))
         for name, sentence in {

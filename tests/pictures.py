@@ -16,6 +16,7 @@ SHADE = 0.1
 SHARE = 0.0001
 # What a training or a clock has drawn moves a little: there, what is so many pixels away is near.
 REACH = 6
+SQUARE = 8  # the side of what is looked at on the whole
 LETTERS = re.compile(r"(?<![\\\w])[^\W\d_]{2}")  # and not a command, as in $\mathdefault{10^{3}}$
 
 GUARD = """
@@ -84,7 +85,8 @@ def changed(stored: bytes, fresh: bytes) -> float:
 def moved(stored: bytes, fresh: bytes) -> float:
     """The share of what is drawn in one of two PNGs that is not near in the other; 1 as above.
 
-    A pixel is near if its colours lie between the least and the greatest around its place.
+    A pixel is near if its colours lie between the least and the greatest around its place. What
+    has a colour is also taken by itself, and so is what larger squares look like on the whole.
     """
     if not (images := _of_one_size(stored, fresh)):
         return 1.0
@@ -95,8 +97,12 @@ def moved(stored: bytes, fresh: bytes) -> float:
         pixels = _pixels(image)
         far = np.maximum(least - pixels, pixels - greatest).max(axis=2) > SHADE * 255
         drawn = pixels.min(axis=2) < (1 - SHADE) * 255
-        shares.append((far & drawn).sum() / max(drawn.sum(), 1))
-    return float(max(shares))
+        coloured = pixels.max(axis=2) - pixels.min(axis=2) > SHADE * 255
+        shares += [(far & of).sum() / max(of.sum(), 1) for of in (drawn, coloured)]
+    old, new = (_pixels(image.reduce(SQUARE)) for image in images)
+    drawn = np.minimum(old, new).min(axis=2) < (1 - SHADE) * 255
+    other = np.abs(old - new).max(axis=2) > 2 * SHADE * 255
+    return float(max(*shares, (other & drawn).sum() / max(drawn.sum(), 1)))
 
 
 def _of_one_size(stored: bytes, fresh: bytes) -> list[Image.Image]:

@@ -263,11 +263,17 @@ def curve(title: str = "Loss", shift: float = 0.0, **options: object) -> bytes:
 
 def test_a_curve_may_move_a_little_and_no_more() -> None:
     stored = curve()
-    assert moved(stored, stored) == 0 and moved(stored, curve(shift=0.02)) < 0.02
+    assert moved(stored, stored) == 0 and moved(stored, curve(shift=0.02)) < 0.1
     blank = _png(np.full((300, 600, 3), 255, np.uint8))
     assert changed(stored, blank) < 0.1 < 0.9 < moved(stored, blank) == moved(blank, stored)
     others = [curve(color="tab:red"), curve(shift=0.2), curve(linestyle="none")]
-    assert min(moved(stored, other) for other in others) > 0.2
+    assert min(moved(stored, other) for other in others) > 0.9
+
+
+def test_a_map_that_is_turned_has_moved() -> None:
+    stored = base64.b64decode(drawn())
+    mirrored = _png(np.asarray(Image.open(io.BytesIO(stored)).convert("RGB"))[:, ::-1])
+    assert moved(stored, base64.b64decode(drawn(vmax=1.02))) < 0.02 < 0.4 < moved(stored, mirrored)
     assert moved(stored, _png(np.zeros((50, 90, 3), np.uint8))) == 1
 
 

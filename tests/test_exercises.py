@@ -1,6 +1,7 @@
 """Every named mistake is recognised in code that was written apart from the catalogue."""
 
 import math
+import statistics
 import threading
 import time
 
@@ -248,13 +249,14 @@ def cache(
     axis=2,
     flip=False,
     shared=None,
+    of=lambda attention, key, value: attention.project(key, value),
 ):
     class Cache:
         def __init__(self, max_steps):
             self.parts = [] if shared is None else shared
 
         def __call__(self, attention, key, value):
-            new = attention.project(key, value)
+            new = of(attention, key, value)
             if not project:
                 new = split(key, 2), split(value, 2)
             joined = join(self.parts, new[::-1] if flip else new)
@@ -269,9 +271,8 @@ class late_projection:
         self.tokens = []
 
     def __call__(self, attention, key, value):
-        self.tokens.append(key)
-        so_far = torch.cat(self.tokens, dim=1)
-        return attention.project(so_far, so_far)
+        self.tokens.append((key, value))
+        return attention.project(*(torch.cat(of, dim=1) for of in zip(*self.tokens)))
 
 
 def score(weights, column=lambda t, n: n - 1 - t, row=lambda t: t, by="columns", whole=False):
@@ -539,6 +540,8 @@ ALSO = [
         "not known",
         lambda q, k, v, mask=None: in_a_loop(q, k, v, None if mask is None else mask[..., -1:, :]),
     ),
+    ("vocabulary", "wrong type", lambda symbols, text: tuple(number(symbols, text))),
+    ("cache", "not known", cache(of=lambda attention, key, value: attention.project(key, key))),
     ("schedule", "not known", lambda s, n, p, w: rate(s, 10, p, 0.4)),
     ("batch", "labels not shifted", lambda v, s, t: (my_batch(v, s, t)[0], *[whole(v, t)] * 2)),
     ("causal mask", "the future seen", lambda n, m=None: torch.ones(n, m or n).triu().bool()),
@@ -636,6 +639,7 @@ def test_a_crash_names_the_learners_own_line():
         ("loss", torch.nn.CrossEntropyLoss(ignore_index=0), "RuntimeError: "),
         ("cache", lambda steps: lambda *given: None, "TypeError: cannot unpack"),
         ("cache", lambda: None, "TypeError: "),
+        ("schedule", lambda *given: statistics.mean([]), "in <lambda>, line"),
         (
             "greedy decoding",
             lambda model, source, n: write(model, source, n + 9, stop="never"),

@@ -250,6 +250,9 @@ def test_a_link_stays_a_link_and_long_names_are_written(tmp_path):
     (tmp_path / "b").symlink_to(tmp_path / "a")
     with pytest.raises(FileError, match="cannot write"):
         save(model, tmp_path / "a")
+    (tmp_path / "c").symlink_to(tmp_path / "gone" / "model")
+    with pytest.raises(FileError, match=f"there is no folder {tmp_path / 'gone'}"):
+        save(model, tmp_path / "c")
 
 
 def same(ours, theirs) -> bool:
