@@ -82,14 +82,11 @@ def attention_maps(
     with evaluating(model) as device:
         batch = make_batch(model.vocab, source, target).to(device)
         memory, encoder = model.encode(batch.source)
-        _, pairs = model.decode(batch.decoder_input, memory, padding_mask(batch.source))
-        masks = padding_mask(batch.source), padding_mask(batch.decoder_input)
-        layers = {"encoder": encoder, "decoder": [of for of, _ in pairs]}
-        layers["cross"] = [of for _, of in pairs]
-        encoder, decoder, cross = (
-            torch.stack([model.positions.dense(kind, of, mask) for of in layers[kind]], 1).cpu()
-            for kind, mask in zip(layers, (masks[0], masks[1], masks[0]))
-        )
+        of_source, of_target = padding_mask(batch.source), padding_mask(batch.decoder_input)
+        _, pairs = model.decode(batch.decoder_input, memory, of_source)
+        encoder = _stacked(model, "encoder", encoder, of_source)
+        decoder = _stacked(model, "decoder", [own for own, _ in pairs], of_target)
+        cross = _stacked(model, "cross", [cross for _, cross in pairs], of_source)
     maps = []
     for i, n in enumerate(batch.source_mask.sum(1).tolist()):
         t = int(batch.label_mask[i].sum())
@@ -97,6 +94,14 @@ def attention_maps(
         own = encoder[i, ..., :n, :n], decoder[i, ..., :t, :t], cross[i, ..., :t, :n]
         maps.append(AttentionMaps(*texts, *own))
     return maps
+
+
+def _stacked(
+    model: Transformer, kind: str, weights: list[Tensor], mask: Tensor
+) -> Float[Tensor, "batch layers heads query key"]:
+    """All layers' weights, on the CPU; those of a scheme's slots are spread over the keys."""
+    dense = getattr(model.positions, "dense", lambda kind, of_layer, mask: of_layer)
+    return torch.stack([dense(kind, of_layer, mask) for of_layer in weights], 1).float().cpu()
 
 # %% ../nbs/07_attention_maps.ipynb #export-plot-attention
 def plot_attention(

@@ -65,7 +65,6 @@ class Recurrent(nn.Module):
         self, source: Int[Tensor, "batch source"], decoder_input: Int[Tensor, "batch target"]
     ) -> Float[Tensor, "batch target vocab"]:
         """The logits of the next symbol at every position of the target."""
-        errors.check_ids(len(self.vocab), source=source, decoder_input=decoder_input)
         return self.decode(decoder_input, *self.encode(source))[0]
 
     def embed(self, ids: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length d_model"]:
@@ -104,7 +103,7 @@ class Recurrent(nn.Module):
             h = self.combine(torch.cat([weights @ memory, h], dim=-1)).tanh()
         return h @ self.embedding.weight.T, weights, state
 
-    def start(self, source: Int[Tensor, "batch source"], max_steps: int) -> "RecurrentState":
+    def start(self, source: Int[Tensor, "batch source"]) -> "RecurrentState":
         """What decoding needs to write, symbol by symbol."""
         return RecurrentState(self, source)
 

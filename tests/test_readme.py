@@ -48,7 +48,7 @@ FROM = {
     ],
     "and (10,000) held-out ones": [("nbs/10_by_hand.ipynb", r"exact on all ([\d,]+);")],
     "at least (99) % of held-out numbers": [
-        ("nbs/11_your_task.ipynb", r"assert share >= (0\.\d+)")
+        ("nbs/13_your_task.ipynb", r"assert share >= (0\.\d+)")
     ],
 }
 
@@ -76,7 +76,7 @@ def test_each_figure_is_that_of_its_cell(piece):
 
 
 def test_the_shares_and_lengths_that_are_told_were_reached():
-    share = re.search(r"([\d.]+)% of the million", text_of("nbs/11_your_task.ipynb"))[1]
+    share = re.search(r"([\d.]+)% of the million", text_of("nbs/13_your_task.ipynb"))[1]
     (bound,) = re.findall(r"after seeing less than (\d+) % of the million", README)
     assert float(share) < float(bound)
     told = re.findall(r"of 1 to (\d+) letters, .* reverse ([\d,]+) of ([\d,]+) strings", README)

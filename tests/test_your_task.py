@@ -1,11 +1,11 @@
-"""The Spanish of notebook 11, held against known numbers and against rules of the language."""
+"""The Spanish of notebook 13, held against known numbers and against rules of the language."""
 
 from pathlib import Path
 
 import nbformat
 import pytest
 
-NOTEBOOK = Path(__file__).parent.parent / "nbs" / "11_your_task.ipynb"
+NOTEBOOK = Path(__file__).parent.parent / "nbs" / "13_your_task.ipynb"
 KNOWN = {
     15: "quince",
     20: "veinte",
