@@ -3,7 +3,7 @@
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 here = Path(__file__).parent
 config = ConfigParser(delimiters=["="])
@@ -11,6 +11,7 @@ config.read(here / "settings.ini", encoding="utf-8")
 settings = config["DEFAULT"]
 
 LICENSES = {"apache2": "Apache-2.0"}
+EXTRAS = ("dev", "bench", "check")
 
 setup(
     name=settings["lib_name"],
@@ -21,9 +22,9 @@ setup(
     author=settings["author"],
     license=LICENSES[settings["license"]],
     keywords=settings["keywords"],
-    packages=[settings["lib_path"]],
+    packages=find_packages(include=[settings["lib_path"], f"{settings['lib_path']}.*"]),
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
-    extras_require={part: settings[f"{part}_requirements"].split() for part in ("dev", "bench")},
+    extras_require={part: settings[f"{part}_requirements"].split() for part in EXTRAS},
     entry_points={"console_scripts": settings["console_scripts"].split()},
 )

@@ -12,9 +12,9 @@ import torch
 from . import claims, inputs, length, report, speed, survival, training
 from .common import RESULTS, store
 
-QUICK_RECIPES = (training.BASE, "batches by length", "Muon, 300 steps", "Xavier initialisation")
+QUICK_RECIPES = (training.BASE, "batches by length", "Muon", "Xavier initialisation")
 QUICK_LENGTH = {"seeds": 1, "steps": 5, "n": 20, "lengths": (20, 41), "partial": None}
-QUICK_X = (training.X_BEST, "rotary, RMS norm")
+QUICK_X = (training.X_BEST, "rotary, RMS norm, 500 steps")
 
 # Each study with what --quick gives it: as little as shows that it still runs.
 STUDIES = {

@@ -15,7 +15,6 @@ LINES = {
     "rotary": ("#c0504d", "-"),
     "alibi": ("#8c6bb1", "-"),
     "buckets": ("#5b8c5a", "-"),
-    "randomised": ("#d175b7", "--"),
     "local": ("#7f7f00", ":"),
     "end_alibi": ("#6fb7d6", "-"),
     "end_window": ("#1f6f8b", "-"),

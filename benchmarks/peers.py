@@ -22,8 +22,9 @@ class Peer(nn.Module):
         super().__init__()
         self.config, self.vocab = config, Vocab(config.symbols)
         self.embedding = nn.Embedding(len(self.vocab), config.d_model)
-        nn.init.normal_(self.embedding.weight, std=config.d_model**-0.5)
-        self.register_buffer("table", sinusoids(config.max_length + 1, config.d_model))
+        nn.init.normal_(self.embedding.weight, std=0.3 * config.d_model**-0.5)
+        waves = sinusoids(torch.arange(config.max_length + 1), config.d_model)
+        self.register_buffer("table", waves)
 
     def embed(self, ids: Tensor) -> Tensor:
         return self.embedding(ids) * self.config.d_model**0.5 + self.table[: ids.shape[1]]
@@ -33,7 +34,7 @@ class Peer(nn.Module):
         decoded = self.decode(decoder_input, self.encode(source, padding), padding)
         return decoded @ self.embedding.weight.T
 
-    def start(self, source: Tensor, max_steps: int) -> "Recompute":
+    def start(self, source: Tensor) -> "Recompute":
         return Recompute(self, source)
 
 

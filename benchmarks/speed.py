@@ -10,8 +10,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from revtrans.data import Batch, ReversalTask, Vocab
-from revtrans.decoding import CachedState, PlainState, greedy
+from revtrans.decoding import PlainState, greedy
 from revtrans.model import Transformer, TransformerConfig
+from revtrans.packed import FastState
 
 from .common import interleaved, ratio, spread
 from .peers import Recompute, TorchTransformer, Tutorial, XTransformers
@@ -99,7 +100,7 @@ def growth(rounds: int = 5, lengths: tuple = (16, 32, 64, 128, 256, 512, 1024)) 
     for length in lengths:
         model = Transformer(TransformerConfig(max_length=length), 0).eval()
         source = _strings(16, length)
-        states[length] = lambda m=model, s=source, n=length: _write(CachedState(m, s, n), 16, n)
+        states[length] = lambda m=model, s=source, n=length: _write(FastState(m, s), 16, n)
     times = interleaved(states, rounds)
     first = times[lengths[0]]
     return [
@@ -141,8 +142,8 @@ def decode_once(kind: str, length: int, batch: int) -> Callable[[], None]:
     @torch.no_grad()
     def run() -> None:
         if kind == "cached":
-            return _write(CachedState(model, source, length), batch, length)
-        state = Recompute(model, source) if theirs else PlainState(model, source, length)
+            return _write(FastState(model, source), batch, length)
+        state = Recompute(model, source) if theirs else PlainState(model, source)
         state.written = source[:, 1:]
         state.step(source[:, 0])
 

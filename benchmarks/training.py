@@ -9,7 +9,8 @@ from torch import nn
 
 from revtrans.data import Batch, ReversalTask
 from revtrans.model import Transformer, TransformerConfig
-from revtrans.training import cross_entropy, exact_match, learning_rate, predict
+from revtrans.packed import packed
+from revtrans.training import cross_entropy, exact_match, learning_rate, make_optimizer, predict
 
 from .common import ratio, show, spread
 from .peers import TorchTransformer, Tutorial, XTransformers
@@ -33,16 +34,18 @@ def constant(step: int, steps: int, peak: float, warmup: float) -> float:
 class Recipe:
     """How to train; the defaults are those of `revtrans.training.fit`."""
 
-    steps: int = 500
+    steps: int = 300
     batch_size: int = 32
     lr: float = 4e-3
-    warmup: float = 0.15
+    warmup: float = 0.4
     schedule: Callable[[int, int, float, float], float] = learning_rate
-    weight_decay: float = 0.7
-    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 2.0
+    beta2: float | None = None  # in place of the optimiser's own
+    decay_all: bool = False  # norms and biases decay, too
     clip: float = 1.0
     muon: float | None = None  # its peak rate, for the matrices; AdamW keeps the rest
     bucket: int = 1  # batches that are drawn together and sorted by length
+    embeddings: float = 1.0  # their initial size, as a multiple of the model's own
     xavier: bool = False
     compiled: bool = False
     config: dict = field(default_factory=dict)
@@ -50,17 +53,19 @@ class Recipe:
 
 def optimizers(model: nn.Module, recipe: Recipe) -> list[tuple[torch.optim.Optimizer, float]]:
     """Each with its peak rate."""
-    rest, found = list(model.parameters()), []
+    adamw, found = make_optimizer(model, recipe.weight_decay), []
+    for group in adamw.param_groups:
+        if recipe.beta2 is not None:
+            group["betas"] = (group["betas"][0], recipe.beta2)
+        if recipe.decay_all:
+            group["weight_decay"] = recipe.weight_decay
     if recipe.muon is not None:
-        matrices = [
-            p for name, p in model.named_parameters() if p.dim() == 2 and "embedding" not in name
-        ]
+        named = model.named_parameters()
+        matrices = [p for name, p in named if p.dim() == 2 and "embedding" not in name]
         chosen = {id(p) for p in matrices}
-        rest = [p for p in rest if id(p) not in chosen]
+        for group in adamw.param_groups:
+            group["params"] = [p for p in group["params"] if id(p) not in chosen]
         found.append((torch.optim.Muon(matrices, momentum=0.9), recipe.muon))
-    adamw = torch.optim.AdamW(
-        rest, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
-    )
     return [*found, (adamw, recipe.lr)]
 
 
@@ -89,7 +94,7 @@ def train_until_right(model: nn.Module, recipe: Recipe, seed: int, test: Batch) 
     not timed; everything else is, compiling included.
     """
     pairs = optimizers(model, recipe)
-    run = torch.compile(model, dynamic=True) if recipe.compiled else model
+    run = torch.compile(model, dynamic=True) if recipe.compiled else packed(model)
     source = batches(ReversalTask(), recipe, seed)
     few, seconds = Batch(test.source[:500], test.target[:500]), 0.0
     for step in range(recipe.steps):
@@ -120,12 +125,12 @@ def train_until_right(model: nn.Module, recipe: Recipe, seed: int, test: Batch) 
 
 def one_step(model: nn.Module, drawn: list[Batch]) -> Callable[[], None]:
     """A function that does one step of training on each of these batches."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.98), fused=True)
+    optimizer, logits = make_optimizer(model, 0.0), packed(model)
 
     def run() -> None:
         for batch in drawn:
             model.train()
-            loss = cross_entropy(model(batch.source, batch.decoder_input), batch.labels)
+            loss = cross_entropy(logits(batch.source, batch.decoder_input), batch.labels)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -154,22 +159,20 @@ def report_rows(rows: list[dict]) -> list[dict]:
 
 _SCALED, _NORM = {"scaled_sinu_pos_emb": True}, {"use_rmsnorm": True}
 X_RECIPES = {
-    "scaled sinusoids, RMS norm, 800 steps": (_SCALED | _NORM, {"steps": 800}),
-    "the same, 500 steps": (_SCALED | _NORM, {}),
-    "the same, 1,200 steps": (_SCALED | _NORM, {"steps": 1200}),
-    "the same, learning rate 2e-3": (_SCALED | _NORM, {"steps": 800, "lr": 2e-3}),
-    "the same, weight decay 0.3": (_SCALED | _NORM, {"steps": 800, "weight_decay": 0.3}),
-    "the same, linear decay": (_SCALED | _NORM, {"steps": 800, "schedule": linear}),
-    "the same, learning rate 2e-3, 600 steps": (_SCALED | _NORM, {"steps": 600, "lr": 2e-3}),
-    "the same, learning rate 2e-3, linear decay": (
-        _SCALED | _NORM,
-        {"steps": 800, "lr": 2e-3, "schedule": linear},
+    "scaled sinusoids, 500 steps": (_SCALED, {"steps": 500}),
+    "the same, 300 steps": (_SCALED, {}),
+    "the same, 400 steps": (_SCALED, {"steps": 400}),
+    "the same, 500 steps, RMS norm": (_SCALED | _NORM, {"steps": 500}),
+    "the same, 500 steps, embeddings at 0.3 of their size": (
+        _SCALED,
+        {"steps": 500, "embeddings": 0.3},
     ),
-    "layer norm": (_SCALED, {"steps": 800}),
-    "its defaults: learned positions, layer norm": ({}, {"steps": 800}),
-    "rotary, RMS norm": (_NORM | {"rotary_pos_emb": True}, {"steps": 800}),
+    "the same, 500 steps, weight decay 0.7": (_SCALED, {"steps": 500, "weight_decay": 0.7}),
+    "the same, 500 steps, learning rate 2e-3": (_SCALED, {"steps": 500, "lr": 2e-3}),
+    "its defaults: learned positions, 500 steps": ({}, {"steps": 500}),
+    "rotary, RMS norm, 500 steps": (_NORM | {"rotary_pos_emb": True}, {"steps": 500}),
 }
-X_BEST = "layer norm"  # of the rows where all seeds get there, the soonest
+X_BEST = "scaled sinusoids, 500 steps"  # of the rows where all seeds get there, the soonest
 X_OPTIONS = X_RECIPES[X_BEST][0]
 
 
@@ -213,6 +216,7 @@ def x_recipes(
             options, changes = X_RECIPES[name]
             recipe = Recipe(**{**changes, **({"steps": steps} if steps else {})})
             model = XTransformers(TransformerConfig(), seed, **options)
+            shrink_embeddings(model, recipe)
             runs[name].append(train_until_right(model, recipe, seed, test))
             print(name, seed, runs[name][-1], flush=True)
     return report_rows([summary(name, runs[name], X_RECIPES[name][1]) for name in runs])
@@ -221,23 +225,29 @@ def x_recipes(
 BASE = "the default"
 RECIPES = {
     BASE: {},
-    "400 steps": {"steps": 400},
-    "450 steps": {"steps": 450},
-    "600 steps": {"steps": 600},
-    "800 steps": {"steps": 800},
-    "linear decay": {"schedule": linear},
-    "linear decay, 600 steps": {"schedule": linear, "steps": 600},
-    "linear decay, 800 steps": {"schedule": linear, "steps": 800},
-    "no decay": {"schedule": constant},
+    "250 steps": {"steps": 250},
+    "350 steps": {"steps": 350},
+    "500 steps": {"steps": 500},
+    "embeddings at full size": {"embeddings": 1 / 0.3},
+    "embeddings at half their size": {"embeddings": 0.5},
+    "warm-up 15 %": {"warmup": 0.15},
+    "warm-up 60 %": {"warmup": 0.6},
+    "linear fall": {"schedule": linear},
+    "constant after the warm-up": {"schedule": constant},
     "learning rate 2e-3": {"lr": 2e-3},
     "learning rate 8e-3": {"lr": 8e-3},
     "weight decay 0.01": {"weight_decay": 0.01},
-    "weight decay 0.3": {"weight_decay": 0.3},
-    "batch 16, 800 steps": {"batch_size": 16, "steps": 800},
-    "batch 64, 400 steps": {"batch_size": 64, "steps": 400},
+    "weight decay 0.7": {"weight_decay": 0.7},
+    "norms and biases decay, too": {"decay_all": True},
+    "second beta 0.98": {"beta2": 0.98},
+    "the recipe before": {
+        **{"steps": 500, "warmup": 0.15, "weight_decay": 0.7, "beta2": 0.98},
+        **{"decay_all": True, "embeddings": 1 / 0.3},
+    },
+    "batch 16, 500 steps": {"batch_size": 16, "steps": 500},
+    "batch 64, 250 steps": {"batch_size": 64, "steps": 250},
     "batches by length": {"bucket": 8},
-    "Muon, 300 steps": {"muon": 0.02, "steps": 300},
-    "Muon, 400 steps": {"muon": 0.02, "steps": 400},
+    "Muon": {"muon": 0.02},
     "Xavier initialisation": {"xavier": True},
     "embeddings not tied": {"config": {"tied": False}},
     "1 + 1 layers": {"config": {"n_layers": 1}},
@@ -261,11 +271,20 @@ def recipes(
             changes = RECIPES[name]
             recipe = Recipe(**{**changes, **({"steps": steps} if steps else {})})
             model = Transformer(replace(TransformerConfig(), **recipe.config), seed)
+            shrink_embeddings(model, recipe)
             if recipe.xavier:
                 _xavier(model, seed)
             runs[name].append(train_until_right(model, recipe, seed, test))
             print(name, seed, runs[name][-1], flush=True)
     return report_rows([summary(name, runs[name], RECIPES[name]) for name in runs])
+
+
+@torch.no_grad()
+def shrink_embeddings(model: nn.Module, recipe: Recipe) -> None:
+    """Let the symbols' vectors start at the size that the recipe says."""
+    for name, parameter in model.named_parameters():
+        if name.startswith("embedding") or "token_emb" in name:
+            parameter.mul_(recipe.embeddings)
 
 
 def _xavier(model: nn.Module, seed: int) -> None:

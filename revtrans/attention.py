@@ -8,9 +8,11 @@ __all__ = ['masked_softmax', 'scaled_dot_product_attention', 'padding_mask', 'ca
 
 # %% ../nbs/02_attention.ipynb #c5b2f1f3
 import math
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+
 from .data import Vocab
 
 # %% ../nbs/02_attention.ipynb #export-scaled-dot-product-attention

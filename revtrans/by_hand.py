@@ -44,11 +44,8 @@ def keep(norm: nn.LayerNorm, ones: int) -> None:
 # %% ../nbs/10_by_hand.ipynb #export-look-at-the-last
 def look_at_the_last(attention: MultiHeadAttention, at: dict[str, slice], sharpness: float) -> None:
     """Read the position of the last source symbol into the block `last`."""
-    d, n, first = (
-        len(attention.query.bias),
-        at["last"].stop - at["last"].start,
-        at["position"].start,
-    )
+    d, n = len(attention.query.bias), at["last"].stop - at["last"].start
+    first = at["position"].start
     attention.query.bias[0] = sharpness * math.sqrt(d)
     attention.key.weight[0, first : first + n] = torch.arange(n).float()
     attention.value.weight[at["last"], first : first + n] = torch.eye(n)

@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['RevtransError', 'InputValueError', 'InputTypeError', 'FileError', 'TrainingError', 'shown', 'check_whole',
-           'check_share', 'check_flag', 'check_positive', 'check_choice', 'check_function', 'check_tensor', 'check_has',
-           'check_ids', 'check_model', 'check_finite', 'check_device', 'check_symbols', 'check_text', 'check_texts',
-           'check_decodable', 'check_lengths', 'check_held_out', 'check_generator', 'check_config', 'check_training',
-           'check_steps']
+           'check_share', 'check_positive', 'check_flag', 'check_choice', 'check_function', 'check_tensor', 'check_ids',
+           'check_has', 'check_model', 'check_finite', 'check_device', 'check_symbols', 'check_text', 'check_texts',
+           'check_decodable', 'check_lengths', 'check_held_out', 'check_draw', 'check_pairs', 'check_sources',
+           'check_answer', 'check_config', 'check_training', 'check_steps']
 
 # %% ../nbs/21_errors.ipynb #b411bab9
 import operator
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -62,16 +63,16 @@ def check_share(name: str, value: object) -> None:
         raise InputValueError(f"{name} must be at least 0 and below 1, not {shown(value)}")
 
 
-def check_flag(name: str, value: object) -> None:
-    """Raise InputTypeError unless `value` is True or False."""
-    if not isinstance(value, bool):
-        raise InputTypeError(f"{name} must be True or False, not {shown(value)}")
-
-
 def check_positive(name: str, value: object) -> None:
     """Raise InputValueError unless `value` is a number above 0 and at most 1e9."""
     if not isinstance(value, int | float) or not 0 < value <= 1e9:
         raise InputValueError(f"{name} must be above 0 and at most 1e9, not {shown(value)}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise InputTypeError unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise InputTypeError(f"{name} must be True or False, not {shown(value)}")
 
 
 def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
@@ -88,25 +89,18 @@ def check_function(name: str, value: object) -> None:
 
 # %% ../nbs/21_errors.ipynb #export-check-tensor
 def check_tensor(name: str, value: object, kind: str, axes: int) -> None:
-    """Raise InputTypeError unless `value` is a tensor of that kind with so many axes.
+    """Raise InputTypeError unless `value` is a tensor of so many axes and of that kind.
 
-    The kinds are 'int64', 'boolean' and 'floating-point'.
+    The kinds are 'int64' and 'floating-point'.
     """
     given = type(value).__name__
     if isinstance(value, Tensor):
-        dtypes = {"int64": torch.int64, "boolean": torch.bool}
-        fits = value.dtype == dtypes[kind] if kind in dtypes else value.is_floating_point()
+        fits = value.dtype == torch.int64 if kind == "int64" else value.is_floating_point()
         if fits and value.dim() == axes:
             return
         given = f"{value.dtype} with shape {tuple(value.shape)}"
     article = "an" if kind == "int64" else "a"
     raise InputTypeError(f"{name} must be {article} {kind} tensor with {axes} axes, not {given}")
-
-
-def check_has(name: str, value: object, kind: str, *attributes: str) -> None:
-    """Raise InputTypeError unless `value` has the attributes that are needed of such a thing."""
-    if not all(hasattr(value, attribute) for attribute in attributes):
-        raise InputTypeError(f"{name} must be a {kind}, not {type(value).__name__}")
 
 
 def check_ids(n: int, **grids: object) -> None:
@@ -121,6 +115,12 @@ def check_ids(n: int, **grids: object) -> None:
         raise InputValueError(f"{' and '.join(grids)} must have equally many rows, not {counts}")
 
 # %% ../nbs/21_errors.ipynb #export-check-model
+def check_has(name: str, value: object, kind: str, *attributes: str) -> None:
+    """Raise InputTypeError unless `value` has the attributes that are needed of such a thing."""
+    if not all(hasattr(value, attribute) for attribute in attributes):
+        raise InputTypeError(f"{name} must be a {kind}, not {type(value).__name__}")
+
+
 def check_model(model: object) -> None:
     """Raise InputTypeError unless `model` is a model with a vocabulary and with parameters."""
     check_has("model", model, "model with a vocabulary", "vocab", "config", "parameters")
@@ -168,7 +168,7 @@ def _changes_its_neighbour(symbol: str) -> bool:
     part = korean_part or skin_tone or half_a_flag
     return part or unicodedata.category(symbol) in ("Mn", "Mc", "Me", "Cf", "Cs")
 
-
+# %% ../nbs/21_errors.ipynb #export-check-text
 def check_text(text: object, vocab: object) -> str:
     """The text, NFC-normalised. Raises unless it is a string of symbols of `vocab`."""
     if not isinstance(text, str):
@@ -213,10 +213,51 @@ def check_held_out(share: object) -> None:
         raise InputValueError(f"held_out must be 0 or from 0.01 to 0.5, not {shown(share)}")
 
 
-def check_generator(generator: object) -> None:
-    """Raise InputTypeError unless it is a torch.Generator."""
+def check_draw(choices: dict[str, Tensor], split: object, n: object, generator: object) -> None:
+    """Raise unless `n` things can be drawn with `generator` from the choices of `split`."""
+    check_choice("split", split, choices)
+    check_whole("n", n)
     if not isinstance(generator, torch.Generator):
         raise InputTypeError(f"generator must be a torch.Generator, not {shown(generator)}")
+    if not len(choices[split]):
+        raise InputValueError(f"the split {split!r} holds nothing: change held_out")
+
+# %% ../nbs/21_errors.ipynb #export-check-pairs
+def check_pairs(pairs: object) -> list[tuple[str, str]]:
+    """The pairs, NFC-normalised. Raises unless there is one, and each is two strings."""
+    if isinstance(pairs, Mapping):
+        raise InputTypeError("pairs must be (source, target) pairs, not a dict: give its .items()")
+    if isinstance(pairs, str | Tensor) or not isinstance(pairs, Iterable):
+        raise InputTypeError(f"pairs must be (source, target) pairs, not {shown(pairs)}")
+    found = []
+    for i, pair in enumerate(pairs):
+        two = isinstance(pair, tuple | list) and len(pair) == 2
+        if not two or not all(isinstance(text, str) for text in pair):
+            raise InputValueError(f"item {i} is not a (source, target) pair: {shown(pair)}")
+        found.append(tuple(unicodedata.normalize("NFC", text) for text in pair))
+    if not found:
+        raise InputValueError("a task needs at least one (source, target) pair")
+    return found
+
+
+def check_sources(sources: object) -> list[str]:
+    """The sources as a list. Raises InputTypeError unless all are strings."""
+    if isinstance(sources, str | Tensor) or not isinstance(sources, Iterable):
+        raise InputTypeError(f"sources must be a list of strings, not {shown(sources)}")
+    sources = list(sources)
+    for i, source in enumerate(sources):
+        if not isinstance(source, str):
+            raise InputTypeError(f"item {i} must be a string, not {shown(source)}")
+    return sources
+
+
+def check_answer(source: str, answer: object) -> str:
+    """What a function made of `source`. Raises InputTypeError unless it is a string."""
+    if not isinstance(answer, str):
+        raise InputTypeError(
+            f"function must return a string; for {shown(source)} it returned {shown(answer)}"
+        )
+    return answer
 
 # %% ../nbs/21_errors.ipynb #export-check-config
 def check_config(config: object) -> None:
@@ -235,7 +276,7 @@ def check_config(config: object) -> None:
     check_share("dropout", config.dropout)
     check_flag("tied", config.tied)
 
-
+# %% ../nbs/21_errors.ipynb #export-check-training
 def check_training(training: object) -> None:
     """Raise unless a training can be done; `training` is a `revtrans.training.Training`."""
     model, task = training.model, training.task
@@ -259,9 +300,9 @@ def check_training(training: object) -> None:
             f"the task's max_length {task.max_length} is above the model's {reads}"
         )
 
-
+# %% ../nbs/21_errors.ipynb #export-check-steps
 def check_steps(model: object, max_steps: object) -> int:
-    """`max_steps`, or the most that `model` writes. Raises InputValueError if it is no such number."""
+    """`max_steps`, or the most that `model` writes. Raises InputValueError if it is above that."""
     limit = model.config.max_length + 1  # a text and eos
     if max_steps is None:
         return limit

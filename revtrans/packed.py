@@ -10,6 +10,7 @@ __all__ = ['BLOCKS', 'Packing', 'fused', 'project', 'mean_of_values', 'self_atte
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+
 from revtrans.attention import (
     MultiHeadAttention,
     causal_mask,
@@ -20,7 +21,6 @@ from revtrans.attention import (
 )
 from .data import Vocab
 from .model import Decoder, DecoderLayer, Encoder, EncoderLayer, FeedForward, Transformer
-from .positions import Learned, Sinusoidal
 
 # %% ../nbs/20_packing.ipynb #export-packing
 class Packing:
@@ -70,7 +70,7 @@ def mean_of_values(
     hidden = query.new_zeros(mask.shape).masked_fill(~mask, torch.finfo(query.dtype).min)
     return nn.functional.scaled_dot_product_attention(query, key, value, hidden)
 
-
+# %% ../nbs/20_packing.ipynb #export-attend
 def self_attend(
     attention: MultiHeadAttention,
     h: Float[Tensor, "tokens d_model"],
@@ -101,7 +101,8 @@ def cross_attend(
 class Packed(nn.Module):
     """`model` with another order of computing: the same weights, the same logits.
 
-    Logits at padding, and where the target has ended, are zeros: nothing is asked there.
+    Padding comes last in each row. Logits there, and where the target has ended, are zeros:
+    nothing is asked there.
     """
 
     def __init__(self, model: Transformer):
@@ -114,15 +115,14 @@ class Packed(nn.Module):
         """The logits of the next symbol, at every position that has one."""
         model, of_source = self.model, Packing(source != Vocab.pad)
         of_target = Packing((decoder_input != Vocab.pad) & (decoder_input != Vocab.eos))
-        packings = of_target, of_source
-        masks = causal_mask(decoder_input.shape[1], source.device), padding_mask(source)
+        self_mask = causal_mask(decoder_input.shape[1], decoder_input.device)
+        cross_mask = padding_mask(source)
         memory, x = self.encode(source, of_source), of_target.pack(model.embed(decoder_input))
         for layer in model.decoder.layers:
-            attended = self_attend(layer.self_attention, layer.norm1(x), masks[0], of_target)
-            x = x + layer.dropout(attended)
-            h = layer.norm2(x)
-            attended = cross_attend(layer.cross_attention, h, memory, masks[1], *packings)
-            x = x + layer.dropout(attended)
+            h = layer.norm1(x)
+            x = x + layer.dropout(self_attend(layer.self_attention, h, self_mask, of_target))
+            inputs = layer.norm2(x), memory, cross_mask, of_target, of_source
+            x = x + layer.dropout(cross_attend(layer.cross_attention, *inputs))
             x = x + layer.dropout(layer.feed_forward(layer.norm3(x)))
         return of_target.unpack(model.unembed(model.decoder.norm(x)))
 
@@ -132,14 +132,14 @@ class Packed(nn.Module):
         """The memory's real symbols."""
         mask, x = padding_mask(source), packing.pack(self.model.embed(source))
         for layer in self.model.encoder.layers:
-            attended = self_attend(layer.self_attention, layer.norm1(x), mask, packing)
-            x = x + layer.dropout(attended)
+            h = layer.norm1(x)
+            x = x + layer.dropout(self_attend(layer.self_attention, h, mask, packing))
             x = x + layer.dropout(layer.feed_forward(layer.norm2(x)))
         return self.model.encoder.norm(x)
 
 # %% ../nbs/20_packing.ipynb #export-as-written
-BLOCKS = {Transformer, Encoder, Decoder, EncoderLayer, DecoderLayer, MultiHeadAttention, FeedForward}
-BLOCKS |= {nn.Embedding, nn.ModuleList, nn.Linear, nn.LayerNorm, nn.Dropout, Sinusoidal, Learned}
+BLOCKS = {Transformer, Encoder, Decoder, EncoderLayer, DecoderLayer, MultiHeadAttention}
+BLOCKS |= {FeedForward, nn.Embedding, nn.ModuleList, nn.Linear, nn.LayerNorm, nn.Dropout}
 
 
 def as_written(model: nn.Module) -> bool:
@@ -151,18 +151,23 @@ def as_written(model: nn.Module) -> bool:
     if type(model) is not Transformer:
         return False
     scheme = set(model.positions.modules())
-    return all(block in scheme or _as_written(block, model) for block in model.modules())
+    blocks = [block for block in model.modules() if block not in scheme]
+    return all(_untouched(block) and _attends(block, model.positions) for block in blocks)
 
 
-def _as_written(block: nn.Module, model: Transformer) -> bool:
+def _untouched(block: nn.Module) -> bool:
     hooks = block._forward_hooks, block._forward_pre_hooks
     hooks += block._backward_hooks, block._backward_pre_hooks
-    if type(block) not in BLOCKS or "forward" in vars(block) or any(hooks):
-        return False
-    if not isinstance(block, MultiHeadAttention):
+    replaced = vars(block).keys() & vars(type(block)).keys()  # such as a forward of its own
+    return type(block) in BLOCKS and not any(hooks) and not replaced
+
+
+def _attends(block: nn.Module, scheme: nn.Module) -> bool:
+    """Whether an attention attends by equation 1, or as the model's scheme tells it to."""
+    if not isinstance(block, MultiHeadAttention) or block.attend is scaled_dot_product_attention:
         return True
-    function = getattr(block.attend, "func", block.attend)
-    return function in (scaled_dot_product_attention, getattr(model.positions, "attend", None))
+    function = getattr(block.attend, "func", None)
+    return function is not None and function == getattr(scheme, "attend", None)
 
 
 def attends_plainly(model: Transformer) -> bool:
@@ -196,6 +201,7 @@ class Room:
         return self.keys[..., : self.length], self.values[:, :, : self.length]
 
     def select(self, rows: Int[Tensor, " rows"]) -> None:
+        """Go on with these rows of the batch."""
         self.keys, self.values = self.keys[rows], self.values[rows]
 
 # %% ../nbs/20_packing.ipynb #export-faststate

@@ -6,67 +6,80 @@
 __all__ = ['PairsTask']
 
 # %% ../nbs/13_your_task.ipynb #pairs-imports
-import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
+
 from . import errors
 from .data import Batch, Vocab, choose, in_held_out, make_batch
-from .errors import InputTypeError, InputValueError
+from .errors import InputValueError
 
 # %% ../nbs/13_your_task.ipynb #export-pairstask
 class PairsTask:
     """A task made of (source, target) pairs, for problems of your own.
 
-    The vocabulary is every symbol that occurs; `held_out` is the share of sources kept for
-    testing: 0, or 0.01 to 0.5. Equal sources fall on the same side. `pairs` is the Batch of all.
-    Raises InputValueError if there are no pairs, one is no pair of strings, or a side is left
-    without any.
+    The vocabulary is every symbol that occurs. A pair that is listed k times is drawn k times as
+    often. `held_out` is the share of sources kept for testing (0, or 0.01 to 0.5; a hash chooses
+    them), or a function that says of a source whether it is kept. Equal sources fall on one side.
+    Raises InputValueError or InputTypeError if there are no pairs, if one is not two strings, or
+    if a side is left without any.
     """
 
-    def __init__(self, pairs: Iterable[tuple[str, str]], held_out: float = 0.1):
-        if isinstance(pairs, str | Tensor) or not isinstance(pairs, Iterable):
-            raise InputTypeError(f"pairs must be (source, target) pairs, not {errors.shown(pairs)}")
-        pairs = list(pairs)
-        if not pairs:
-            raise InputValueError("a task needs at least one (source, target) pair")
-        for i, pair in enumerate(pairs):
-            strings = isinstance(pair, Sequence) and all(isinstance(text, str) for text in pair)
-            if isinstance(pair, str) or not strings or len(pair) != 2:
-                raise InputValueError(
-                    f"item {i} is not a (source, target) pair: {errors.shown(pair)}"
-                )
-        errors.check_held_out(held_out)
-        texts = [unicodedata.normalize("NFC", text) for pair in pairs for text in pair]
-        self.vocab = Vocab("".join(sorted(set("".join(texts)))))
-        self.max_length = max(len(text) for text in texts)
-        self.pairs = make_batch(self.vocab, texts[0::2], texts[1::2])
-        side = in_held_out(self.pairs.source, held_out)
-        rows = torch.arange(len(pairs))
+    def __init__(
+        self,
+        pairs: Iterable[tuple[str, str]],
+        held_out: float | Callable[[str], bool] = 0.1,
+    ):
+        self.pairs = errors.check_pairs(pairs)
+        sources, targets = zip(*self.pairs)
+        self.vocab = Vocab("".join(sorted(set("".join(sources + targets)))))
+        self.max_length = max(map(len, sources + targets))
+        self.batch = make_batch(self.vocab, sources, targets)
+        if callable(held_out):
+            kept = {source for source in set(sources) if held_out(source)}
+            side = torch.tensor([source in kept for source in sources])
+        else:
+            errors.check_held_out(held_out)
+            side = in_held_out(self.batch.source, held_out)
+        rows = torch.arange(len(self))
         self._rows = {"train": rows[~side], "held_out": rows[side]}
-        if not len(self._rows["train"]) or (held_out and not len(self._rows["held_out"])):
-            raise InputValueError(f"{len(pairs)} pairs are too few for held_out={held_out}")
+        for split, rows in self._rows.items():
+            if not len(rows) and (split == "train" or held_out != 0):
+                said = f"held_out={errors.shown(held_out)} leaves no pair of {len(self)}"
+                raise InputValueError(f"{said} for the split {split!r}")
 
     @classmethod
     def from_function(
-        cls, function: Callable[[str], str], sources: Iterable[str], held_out: float = 0.1
+        cls,
+        function: Callable[[str], str],
+        sources: Iterable[str],
+        held_out: float | Callable[[str], bool] = 0.1,
     ) -> "PairsTask":
         """The task of computing `function` for each of `sources`."""
-        if not callable(function):
-            raise InputTypeError(f"function must be a function, not {errors.shown(function)}")
-        if isinstance(sources, str | Tensor) or not isinstance(sources, Iterable):
-            raise InputTypeError(f"sources must be strings, not {errors.shown(sources)}")
-        sources = list(sources)
-        for i, source in enumerate(sources):
-            if not isinstance(source, str):
-                raise InputTypeError(f"item {i} must be a string, not {errors.shown(source)}")
-        return cls([(source, function(source)) for source in sources], held_out)
+        errors.check_function("function", function)
+        sources = errors.check_sources(sources)
+        answers = [errors.check_answer(source, function(source)) for source in sources]
+        return cls(zip(sources, answers), held_out)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __repr__(self) -> str:
+        source, target = map(errors.shown, self.pairs[0])
+        kept = f"{len(self._rows['held_out']):,} held out"
+        return f"PairsTask({len(self):,} pairs such as {source} → {target}, {kept})"
+
+    def texts(self, split: str) -> list[tuple[str, str]]:
+        """The pairs of a split, 'train' or 'held_out', in the order in which they were given."""
+        errors.check_choice("split", split, self._rows)
+        return [self.pairs[row] for row in self._rows[split].tolist()]
 
     def sample(self, n: int, generator: torch.Generator, split: str = "train") -> Batch:
-        """`n` random examples of a split, 'train' or 'held_out'."""
+        """`n` random pairs of a split, 'train' or 'held_out'."""
         rows = choose(self._rows, split, n, generator)
-        source, target = self.pairs.source[rows], self.pairs.target[rows]
+        source, target = self.batch.source[rows], self.batch.target[rows]
         return Batch(_trim(source), _trim(target))
 
 

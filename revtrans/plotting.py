@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
@@ -19,7 +20,7 @@ from torch import Tensor
 from . import errors
 from .attention import padding_mask
 from .data import Vocab, make_batch
-from .decoding import reverse
+from .decoding import lengths_of, reverse
 from .errors import InputTypeError, InputValueError
 from .model import Transformer
 from .training import History, evaluating
@@ -79,6 +80,7 @@ def attention_maps(
         return attention_maps(model, [source], None if target is None else [target])[0]
     if target is None:  # a model that never writes eos writes one symbol too many to read again
         target = [text[: model.config.max_length] for text in reverse(model, source)]
+    lengths_of(model, source), lengths_of(model, target)
     with evaluating(model) as device:
         batch = make_batch(model.vocab, source, target).to(device)
         memory, encoder = model.encode(batch.source)
@@ -109,9 +111,14 @@ def plot_attention(
     queries: Sequence[str],
     keys: Sequence[str],
     ax: Axes | None = None,
+    vmax: float = 1.0,
 ) -> Axes:
-    """One map of attention weights: queries down, keys across, dark 0 to bright 1."""
+    """One map of attention weights: queries down, keys across, dark 0 to bright `vmax`.
+
+    Without `ax` it makes a figure of its own, with a colour bar.
+    """
     errors.check_tensor("weights", weights, "floating-point", 2)
+    errors.check_positive("vmax", vmax)
     _check_axes(ax)
     if not isinstance(queries, Sequence) or not isinstance(keys, Sequence):
         raise InputTypeError("queries and keys must be lists of labels")
@@ -119,27 +126,18 @@ def plot_attention(
         raise InputValueError(
             f"weights {tuple(weights.shape)} need as many labels, not {(len(queries), len(keys))}"
         )
-    if ax is None:
-        _, ax = plt.subplots(figsize=(0.8 + 0.35 * len(keys), 0.8 + 0.35 * len(queries)))
-    ax.imshow(weights.detach().cpu().numpy(), cmap="viridis", vmin=0, vmax=1, origin="upper")
-    ax.set_xticks(range(len(keys)), keys)
-    ax.set_yticks(range(len(queries)), queries)
+    alone = ax is None
+    if alone:
+        size = (1.6 + 0.35 * len(keys), 0.8 + 0.35 * len(queries))
+        _, ax = plt.subplots(figsize=size, layout="constrained")
+    grid = weights.detach().float().cpu().numpy()
+    image = ax.imshow(grid, cmap="viridis", vmin=0, vmax=vmax, origin="upper")
+    ax.set_xticks(range(len(keys)), keys, parse_math=False)
+    ax.set_yticks(range(len(queries)), queries, parse_math=False)
     ax.tick_params(length=0)
+    if alone:
+        ax.figure.colorbar(image, ax=ax, label="attention weight", shrink=0.8)
     return ax
-
-
-def _check_axes(ax: object, *shape: int) -> None:
-    """Raise InputTypeError unless `ax` is None, or Axes, or a grid of them of that shape."""
-    if ax is None or (isinstance(ax, Axes) and not shape):
-        return
-    try:
-        for i in range(shape[0]):
-            if ax[i] is None:
-                raise TypeError
-            _check_axes(ax[i], *shape[1:])
-    except (TypeError, LookupError) as error:
-        wanted = " by ".join(map(str, shape)) + " Axes" if shape else "Axes"
-        raise InputTypeError(f"ax must be {wanted}, not {type(ax).__name__}") from error
 
 
 def plot_heads(
@@ -147,8 +145,9 @@ def plot_heads(
     queries: Sequence[str],
     keys: Sequence[str],
     ax: Collection | None = None,
+    vmax: float = 1.0,
 ) -> Figure:
-    """A grid of maps, a row for each layer and a column for each head.
+    """A grid of maps with one colour bar, a row for each layer and a column for each head.
 
     `ax[layer][head]` is the Axes for each map.
     """
@@ -158,14 +157,17 @@ def plot_heads(
         raise InputTypeError("plot_heads takes maps and, for queries and keys, lists of labels")
     _check_axes(ax, layers, heads)
     if ax is None:
-        size = (0.5 + heads * (0.6 + 0.16 * len(keys)), 0.4 + layers * (0.6 + 0.16 * len(queries)))
+        size = (1.3 + heads * (0.6 + 0.16 * len(keys)), 0.4 + layers * (0.6 + 0.16 * len(queries)))
         _, ax = plt.subplots(layers, heads, figsize=size, layout="constrained", squeeze=False)
     for layer in range(layers):
         for head in range(heads):
-            plot_attention(weights[layer, head], queries, keys, ax=ax[layer][head])
+            plot_attention(weights[layer, head], queries, keys, ax[layer][head], vmax)
             ax[layer][head].set_title(f"layer {layer}, head {head}", fontsize=9)
             ax[layer][head].tick_params(labelsize=8)
-    return ax[0][0].figure
+    figure = ax[0][0].figure
+    everywhere = [one for row in ax for one in row]
+    figure.colorbar(ax[0][0].images[-1], ax=everywhere, label="attention weight", shrink=0.8)
+    return figure
 
 # %% ../nbs/07_attention_maps.ipynb #export-plot-batch
 def plot_batch(vocab: Vocab, ids: Int[Tensor, "batch length"], ax: Axes | None = None) -> Axes:
@@ -174,15 +176,16 @@ def plot_batch(vocab: Vocab, ids: Int[Tensor, "batch length"], ax: Axes | None =
     errors.check_ids(len(vocab), ids=ids)
     _check_axes(ax)
     if ax is None:
-        _, ax = plt.subplots(figsize=(0.4 * ids.shape[1] + 1, 0.4 * len(ids) + 0.6))
+        size = (0.4 * ids.shape[1] + 1, 0.4 * len(ids) + 0.6)
+        _, ax = plt.subplots(figsize=size, layout="constrained")
     colours = plt.get_cmap("cividis").with_extremes(bad="#bbbbbb")
     shown = ids.cpu().float().masked_fill(ids.cpu() == vocab.pad, torch.nan)
     ax.imshow(shown.numpy(), cmap=colours, vmin=0, vmax=len(vocab) - 1, aspect="auto")
     labels = ["", "⊢", "⊣", *vocab.symbols]
     for row, line in enumerate(ids.tolist()):
         for column, i in enumerate(line):
-            colour = "white" if i < len(vocab) / 2 else "black"
-            ax.text(column, row, labels[i], ha="center", va="center", color=colour)
+            text = ax.text(column, row, labels[i], ha="center", va="center", parse_math=False)
+            text.set_color("white" if i < len(vocab) / 2 else "black")
     ax.set(xlabel="position", ylabel="string")
     ax.set_xticks(range(ids.shape[1]))
     ax.set_yticks(range(len(ids)))
@@ -196,10 +199,19 @@ def plot_history(history: History, ax: Collection | None = None) -> Figure:
     if ax is None:
         _, ax = plt.subplots(1, 2, figsize=(9.5, 3), layout="constrained")
     ax[0].semilogy(history.loss, color="#1f6f8b", linewidth=0.8)
-    ax[0].set(title="The loss falls", xlabel="step", ylabel="loss (nats per symbol)")
+    ax[0].set(title="Loss on training strings", xlabel="step", ylabel="loss (nats per symbol)")
     ax[1].plot(history.step, history.token_accuracy, color="#e0a458", label="token accuracy")
     ax[1].plot(history.step, history.exact_match, color="#1f6f8b", label="exact match")
-    ax[1].set(title="and held-out strings come out right", xlabel="step", ylabel="share right")
+    ax[1].set(title="Share right on held-out strings", xlabel="step", ylabel="share right")
     ax[1].set_ylim(0, 1.03)
     ax[1].legend(loc="lower right")
     return ax[0].figure
+
+
+def _check_axes(ax: object, *shape: int) -> None:
+    """Raise InputTypeError unless `ax` is None, or Axes, or a grid of them of that shape."""
+    given = np.array(ax, dtype=object)
+    if ax is None or (given.shape == shape and all(isinstance(one, Axes) for one in given.flat)):
+        return
+    wanted = " by ".join(map(str, shape)) + " Axes" if shape else "Axes"
+    raise InputTypeError(f"ax must be {wanted}, not {type(ax).__name__}")

@@ -11,9 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 # %% ../nbs/03_positions.ipynb #export-sinusoids
-def sinusoids(
-    positions: Int[Tensor, " length"], d_model: int
-) -> Float[Tensor, "length d_model"]:
+def sinusoids(positions: Int[Tensor, " length"], d_model: int) -> Float[Tensor, "length d_model"]:
     """Sines (even columns) and cosines (odd columns) of falling frequency, a row per position.
 
     `d_model` is even. Source: Vaswani et al. 2017, section 3.5.

@@ -46,7 +46,7 @@ def attention_is_torchs(model: Transformer) -> None:
         generator = seeded()
         mask = make_mask(kind, n_query, n_key, generator)
         lengths = (n_query, n_key, n_key)
-        inputs = [torch.randn(2, n, d_head, generator=generator) for n in lengths]
+        inputs = [torch.randn(2, 3, n, d_head, generator=generator) for n in lengths]
         assert_same_function(
             lambda q, k, v, mask=mask: attention.scaled_dot_product_attention(q, k, v, mask)[0],
             lambda q, k, v, mask=mask: F.scaled_dot_product_attention(q, k, v, mask),
@@ -59,7 +59,7 @@ def heads_are_torchs(model: Transformer) -> None:
     ours, config = model.encoder.layers[0].self_attention, model.config
     theirs = peer(ours, config)
     x = torch.randn(2, 5, config.d_model, generator=seeded())
-    mask = torch.ones(2, 5, 5, dtype=torch.bool).tril()
+    mask = torch.ones(5, 5, dtype=torch.bool).tril()
     expected = theirs(x, x, x, attn_mask=torch_mask(mask, 5, config.n_heads))[0]
     assert_close(ours(x, x, x, mask)[0], expected)
 
@@ -113,7 +113,7 @@ def cache_changes_nothing(
     if source is None:
         batch = reversal_batch(model.vocab, ["abcd", "e", "ba"])
         source, written = batch.source, batch.decoder_input
-    cached = decoding.CachedState(model, source, written.shape[1])
+    cached = decoding.CachedState(model, source)
     with torch.no_grad():
         one_by_one = torch.stack([cached.step(ids) for ids in written.T], dim=1)
         assert_close(one_by_one, full_pass(model, source, written))
@@ -122,7 +122,7 @@ def cache_changes_nothing(
 def beams_keep_their_past(model: Transformer) -> None:
     """After a selection of rows, the state with a cache goes on like the one without."""
     source, rows = reversal_batch(model.vocab, ["abcd", "e", "ba"]).source, torch.tensor([2, 2, 0])
-    states = [kind(model, source, 3) for kind in (decoding.CachedState, decoding.PlainState)]
+    states = [kind(model, source) for kind in (decoding.CachedState, decoding.PlainState)]
     with torch.no_grad():
         for state in states:
             state.step(torch.full((3,), Vocab.bos))

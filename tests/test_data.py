@@ -1,5 +1,6 @@
 """Text to ids and back, batches and their shift, two splits that share nothing."""
 
+import hashlib
 import sys
 import unicodedata
 from itertools import product
@@ -13,7 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from revtrans.attention import padding_mask
-from revtrans.data import Batch, PairsTask, ReversalTask, Task, Vocab, in_held_out, make_batch
+from revtrans.data import ReversalTask, Task, Vocab, in_held_out, make_batch
 from revtrans.errors import InputValueError
 
 KOREAN_PARTS = [*map(chr, range(0x1160, 0x1200)), *map(chr, range(0xD7B0, 0xD800))]
@@ -31,12 +32,9 @@ def strings(ids: torch.Tensor) -> list[str]:
     return [Vocab("abcde").decode(row) for row in ids.tolist()]
 
 
-def test_every_annotation_is_checked_here_but_not_for_users(plain):
-    not_enough = torch.zeros(2, 4).long()
-    with pytest.raises(jaxtyping.TypeCheckError):
-        padding_mask(not_enough[0])
-    with pytest.raises(plain.errors.InputTypeError):
-        plain.attention.padding_mask(not_enough[0])
+def test_every_annotation_is_checked_here():
+    with pytest.raises(jaxtyping.TypeCheckError, match="batch key"):
+        padding_mask(torch.zeros(4).long())
 
 
 @given(st.lists(SYMBOLS, min_size=1, max_size=30, unique=True), st.data())
@@ -71,14 +69,6 @@ def test_a_symbol_is_a_code_point_in_reading_order(text):
     vocab = Vocab("".join(sorted(set(text))))
     assert vocab.decode(vocab.encode(text)) == text
     assert vocab.decode(vocab.encode(text)[::-1]) == text[::-1] and len(vocab) == 3 + len(set(text))
-
-
-def test_an_emoji_with_joiners_is_refused_by_name_as_text_and_as_alphabet():
-    astronaut = "👩\u200d🚀"
-    with pytest.raises(InputValueError, match=r"'\\u200d' \(position 1\) is not in the vocabulary"):
-        Vocab("👩🚀").encode(astronaut)
-    with pytest.raises(InputValueError, match="position 1, zero width joiner"):
-        Vocab(astronaut)
 
 
 def test_a_letter_is_one_symbol_however_it_was_typed():
@@ -161,37 +151,22 @@ def test_another_seed_gives_another_batch():
 def test_nothing_is_held_out_if_so_asked():
     task = ReversalTask("ab", max_length=2, held_out=0.0)
     assert len(set(strings(task.sample(200, checks.seeded()).source))) == 2 + 4
-    with pytest.raises(ValueError, match="'held_out' holds no string"):
+    with pytest.raises(ValueError, match="'held_out' holds nothing"):
         task.sample(1, checks.seeded(), "held_out")
 
 
-def test_a_task_of_pairs_samples_its_pairs_from_two_splits():
-    texts = ["".join(letters) for letters in product("abcde", repeat=2)]
-    task = PairsTask.from_function(lambda text: text + text[0], texts, held_out=0.3)
-    assert task.vocab.symbols == "abcde" and task.max_length == 3
-    seen = {}
-    for split in ("train", "held_out"):
-        batch = task.sample(500, checks.seeded(), split)
-        seen[split] = set(strings(batch.source))
-        pairs = zip(strings(batch.source), strings(batch.target))
-        assert all(target == source + source[0] for source, target in pairs)
-    assert not seen["train"] & seen["held_out"]
-    assert seen["train"] | seen["held_out"] == set(texts)
-
-
-def test_equal_sources_of_pairs_fall_on_one_side_and_batches_are_trimmed():
-    sources = [first + second for first in "abcde" for second in "abcde"]
-    task = PairsTask([(s, target) for s in sources for target in ("a", "abc")], held_out=0.5)
-    train, held_out = (
-        set(strings(task.sample(400, checks.seeded(), split).source))
+def test_the_same_seed_gives_the_batches_that_it_always_gave():
+    """Trainings are compared across versions; this digest is that of version 0.1."""
+    batches = [
+        ReversalTask(*sizes).sample(500, checks.seeded(3), split)
+        for sizes in ((), ("abc", 1, 5, 0.2), ("ab", 1, 4, 0.2), ("abcdefgh", 2, 9, 0.5))
         for split in ("train", "held_out")
-    )
-    assert not train & held_out and train | held_out == set(sources)
-    widths = {task.sample(1, checks.seeded(seed)).target.shape[1] for seed in range(20)}
-    assert widths == {3, 5}
+    ]
+    ids = b"".join(b.source.numpy().tobytes() + b.target.numpy().tobytes() for b in batches)
+    assert hashlib.md5(ids).hexdigest() == "8e07802773eb90ac357fe29ffe557138"
 
 
-def test_both_kinds_of_task_keep_the_protocol():
-    for task in (ReversalTask(), PairsTask([("a", "b")], held_out=0.0)):
-        assert isinstance(task, Task)
-        assert isinstance(task.sample(1, checks.seeded()), Batch)
+def test_a_task_reads_as_one_line_in_a_cell():
+    assert repr(ReversalTask("abc", 2, 5)) == "ReversalTask(2 to 5 of 'abc', 10% held out)"
+    assert len(repr(ReversalTask("".join(map(chr, range(0x4E00, 0x5200)))))) < 300
+    assert isinstance(ReversalTask(), Task)

@@ -21,6 +21,7 @@ from revtrans.plotting import (
     plot_heads,
     plot_history,
 )
+from revtrans.schemes import SCHEMES
 from revtrans.training import History
 
 PARTS = ("encoder", "decoder", "cross")
@@ -67,8 +68,36 @@ def test_every_row_of_a_map_sums_to_one(trained):
         assert (maps.decoder.triu(1) == 0).all()
 
 
+@pytest.mark.parametrize("positions", ["learned", *SCHEMES])
+def test_maps_of_every_scheme_have_a_column_for_each_key(positions):
+    """Slots beyond the ends hold the weight that is missing; only local schemes have them."""
+    texts = ["abcde", "b", ""]
+    for text, maps in zip(texts, attention_maps(checks.tiny(positions=positions), texts, texts)):
+        n = len(text)
+        assert maps.encoder.shape == (2, 2, n, n)
+        assert maps.decoder.shape == (2, 2, n + 1, n + 1)
+        assert maps.cross.shape == (2, 2, n + 1, n)
+        for part in PARTS:
+            assert (getattr(maps, part).sum(-1) <= 1 + 1e-5).all()
+        assert (maps.decoder.triu(1) == 0).all()
+
+
+def test_maps_of_a_model_in_half_precision_can_be_drawn():
+    maps = attention_maps(checks.tiny().bfloat16(), "abc")
+    figure = plot_heads(maps.cross.bfloat16(), maps.written, list(maps.source))
+    assert len(figure.axes) == 5 and maps.cross.dtype == torch.float32
+
+
+def test_texts_that_are_too_long_have_no_maps(plain):
+    config = plain.model.TransformerConfig("ab", 3, d_model=4, n_heads=1, d_ff=4, n_layers=1)
+    model = plain.model.Transformer(config)
+    for source, target in [("abab", "a"), ("a", "abab"), ("abab", None)]:
+        with pytest.raises(plain.errors.InputValueError, match="'abab' has 4 symbols"):
+            plain.plotting.attention_maps(model, source, target)
+
+
 @pytest.mark.parametrize("target", [None, "cba"])
-def test_maps_show_weights_before_dropout_and_leave_the_mode(trained, target):
+def test_maps_are_made_without_dropout_and_leave_the_mode(trained, target):
     model = Transformer(replace(trained.config, dropout=0.5))
     model.load_state_dict(trained.state_dict())
     maps = attention_maps(model.train(), "abc", target)
@@ -115,14 +144,30 @@ def test_a_map_is_drawn_upright():
     checks.picture_is_upright(checks.tiny())
 
 
-def test_a_map_is_drawn_on_the_given_axes_with_its_labels_and_values():
+@pytest.mark.parametrize("vmax", [1.0, 0.5])
+def test_a_map_is_drawn_on_the_given_axes_with_its_labels_and_values(vmax):
     weights = torch.tensor([[0.125, 0.25, 0.625], [0.5, 0.25, 0.25]], requires_grad=True)
     _, ax = plt.subplots()
-    assert plot_attention(weights, ["x", "y"], ["a", "b", "c"], ax=ax) is ax
+    assert plot_attention(weights, ["x", "y"], ["a", "b", "c"], ax, vmax) is ax
     assert tick_labels(ax) == (["x", "y"], ["a", "b", "c"])
     (image,) = ax.images
-    assert image.get_array().tolist() == weights.tolist() and image.get_clim() == (0, 1)
-    assert len(plt.get_fignums()) == 1
+    assert image.get_array().tolist() == weights.tolist() and image.get_clim() == (0, vmax)
+    assert len(plt.get_fignums()) == 1 and ax.figure.axes == [ax]
+
+
+def test_a_map_with_a_figure_of_its_own_has_a_colour_bar():
+    ax = plot_attention(torch.eye(2), "ab", "cd")
+    assert [one.get_ylabel() for one in ax.figure.axes] == ["", "attention weight"]
+
+
+def test_labels_are_text_and_not_mathematics():
+    labels = ["$x_$", "x", "$"]
+    ax = plot_attention(torch.eye(3), labels, labels)
+    batch = plot_batch(Vocab("$_"), torch.tensor([[3, 4, 3]]))
+    texts = [*ax.get_xticklabels(), *ax.get_yticklabels(), *batch.texts]
+    assert len(texts) == 9 and not any(text.get_parse_math() for text in texts)
+    for figure in (ax.figure, batch.figure):
+        figure.canvas.draw()
 
 
 @pytest.mark.parametrize("given_axes", [True, False])
@@ -132,10 +177,13 @@ def test_heads_are_drawn_in_a_grid_of_layers_and_heads(given_axes):
     figure = plot_heads(weights, list("wxyz"), list("abcde"), ax=axes)
     assert isinstance(figure, Figure) and len(plt.get_fignums()) == 1
     assert not given_axes or figure is axes[0, 0].figure
-    titles = [ax.get_title() for ax in figure.axes]
+    *maps, bar = figure.axes
+    titles = [ax.get_title() for ax in maps]
     assert titles == [f"layer {layer}, head {head}" for layer in range(2) for head in range(3)]
-    for i, ax in enumerate(figure.axes):
+    assert bar.get_ylabel() == "attention weight"
+    for i, ax in enumerate(maps):
         assert_close(torch.tensor(ax.images[0].get_array()), weights.flatten(0, 1)[i])
+        assert tick_labels(ax) == (list("wxyz"), list("abcde"))
 
 
 @pytest.mark.parametrize("given_axes", [True, False])
@@ -147,6 +195,8 @@ def test_a_batch_is_drawn_with_its_symbols_and_grey_padding(given_axes):
     (image,) = ax.images
     assert image.get_array().mask.tolist() == [[False] * 4, [False] * 3 + [True]]
     assert image.origin == "upper" and image.cmap.get_bad().tolist()[:3] == [0xBB / 255] * 3
+    assert image.get_clim() == (0, 4), "an id has its colour whatever else is in the batch"
+    assert image.get_array().filled(0).tolist() == [[1, 3, 4, 2], [1, 4, 2, 0]]
 
 
 @pytest.mark.parametrize("given_axes", [True, False])

@@ -75,22 +75,26 @@ def count_padding_in_the_loss(monkeypatch):
 
 
 def embed_each_step_as_if_it_were_the_first(monkeypatch):
-    def broken(original, model, ids, start=0, source_mask=None, kind="encoder"):
+    def broken(original, model, ids, start=0):
         return original(model, ids)
 
     wrap(monkeypatch, model_module.Transformer, "embed", broken)
 
 
 def forget_the_first_key(monkeypatch):
-    def broken(original, cache, *args):
-        keys, values = original(cache, *args)
-        return torch.cat([keys[:, :, -1:], keys[:, :, 1:]], dim=2), values
+    def broken(original, state, attention, x, keys, *rest):
+        return original(state, attention, x, torch.cat([keys[:, :, -1:], keys[:, :, 1:]], 2), *rest)
 
-    wrap(monkeypatch, decoding.GrowingCache, "__call__", broken)
+    wrap(monkeypatch, decoding.CachedState, "attend", broken)
 
 
 def cache_keys_that_do_not_follow_their_beam(monkeypatch):
-    monkeypatch.setattr(decoding.GrowingCache, "select", lambda cache, rows: None)
+    def broken(original, state, rows):
+        own = list(state.own)
+        original(state, rows)
+        state.own = own
+
+    wrap(monkeypatch, decoding.CachedState, "select", broken)
 
 
 def never_stop_at_eos(monkeypatch):
@@ -101,7 +105,7 @@ def never_stop_at_eos(monkeypatch):
 
 
 def forget_the_positions(monkeypatch):
-    monkeypatch.setattr(Sinusoidal, "embed", lambda positions, x, *rest: x)
+    monkeypatch.setattr(Sinusoidal, "forward", lambda positions, x, start=0: x)
 
 
 def flip_the_map(monkeypatch):

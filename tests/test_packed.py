@@ -1,0 +1,177 @@
+"""The packed pass and the fast state compute what the model computes, and go around nobody."""
+
+import checks
+import pytest
+import torch
+from torch import nn
+from torch_peers import assert_close
+
+from revtrans.attention import scaled_dot_product_attention
+from revtrans.decoding import CachedState, PlainState, start
+from revtrans.model import FeedForward
+from revtrans.packed import FastState, Packed, Packing, as_written, packed
+from revtrans.schemes import SCHEMES
+from revtrans.training import cross_entropy
+
+TEXTS = [["abcde", "", "ba"], ["abc", "cab"], ["", ""], ["a"]]
+
+
+def told(positions: str, **changes) -> nn.Module:
+    """A model whose scheme has learned something: zeros would hide a mistake."""
+    model = checks.tiny(positions=positions, **changes)
+    with torch.no_grad():
+        for p in model.positions.parameters():
+            p.copy_(torch.randn(p.shape, generator=checks.seeded(3)))
+    return model
+
+
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned", *SCHEMES])
+@pytest.mark.parametrize("texts", TEXTS)
+def test_logits_and_gradients_are_the_models(positions, texts):
+    model = told(positions, tied=positions != "learned")
+    batch = checks.reversal_batch(model.vocab, texts)
+    found = []
+    for forward in (model, packed(model)):
+        logits = forward(batch.source, batch.decoder_input)
+        loss, weights = cross_entropy(logits, batch.labels), list(model.parameters())
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
+        found.append([logits[batch.label_mask], *gradients])
+    assert isinstance(forward, Packed)
+    for one, other in zip(*found):
+        assert_close(one, other)
+    assert (logits[~batch.label_mask] == 0).all()
+
+
+def test_a_list_and_its_grid():
+    x = torch.arange(12.0).view(2, 3, 2)
+    packing = Packing(torch.tensor([[True, False, False], [True, True, False]]))
+    assert packing.pack(x).tolist() == [[0, 1], [6, 7], [8, 9]]
+    assert packing.unpack(packing.pack(x)).tolist() == [
+        [[0, 1], [0, 0], [0, 0]],
+        [[6, 7], [8, 9], [0, 0]],
+    ]
+
+
+def test_dropout_falls_where_it_falls_in_the_model():
+    model = checks.tiny(dropout=0.5).train()
+    batch = checks.reversal_batch(model.vocab, ["abc", "cab"])  # full: the same draws fit
+    found = []
+    for forward in (model, packed(model), packed(model)):
+        found.append(forward(batch.source, batch.decoder_input))
+        if len(found) < 2:
+            torch.manual_seed(0)
+    assert_close(found[0], found[1])
+    assert not torch.allclose(found[1], found[2])
+
+
+class Mine(FeedForward):
+    def forward(self, x):
+        Mine.calls.append("called")
+        return super().forward(x)
+
+
+def subclassed_layer(model, called):
+    Mine.calls, feed_forward = called, model.decoder.layers[1].feed_forward
+    feed_forward.__class__ = Mine
+
+
+def forward_hook(model, called):
+    model.encoder.layers[0].register_forward_hook(lambda *_: called.append("called"))
+
+
+def forward_pre_hook(model, called):
+    model.decoder.register_forward_pre_hook(lambda *_: called.append("called"))
+
+
+def backward_hook(model, called):
+    layer = model.decoder.layers[0]
+    layer.register_full_backward_hook(lambda *_: called.append("called"))
+
+
+def backward_pre_hook(model, called):
+    layer = model.encoder.layers[0]
+    layer.register_full_backward_pre_hook(lambda *_: called.append("called"))
+
+
+def recording(function, called):
+    def recorded(*inputs):
+        called.append("called")
+        return function(*inputs)
+
+    return recorded
+
+
+def replaced_attend(model, called):
+    attention = model.decoder.layers[0].cross_attention
+    attention.attend = recording(scaled_dot_product_attention, called)
+
+
+def replaced_forward(model, called):
+    layer = model.encoder.layers[1]
+    layer.forward = recording(layer.forward, called)
+
+
+def replaced_encode(model, called):
+    model.encode = recording(model.encode, called)
+
+
+TOUCHES = [subclassed_layer, forward_hook, forward_pre_hook, backward_hook, backward_pre_hook]
+TOUCHES += [replaced_attend, replaced_forward, replaced_encode]
+
+
+@pytest.mark.parametrize("touch", TOUCHES)
+def test_a_readers_own_piece_is_called(touch):
+    model, called = checks.tiny(), []
+    batch = checks.reversal_batch(model.vocab, ["abc", "de"])
+    expected = model(batch.source, batch.decoder_input)
+    touch(model, called)
+    assert not as_written(model) and packed(model) is model
+    logits = packed(model)(batch.source, batch.decoder_input)
+    assert_close(logits, expected)
+    logits.sum().backward()
+    assert called
+    assert isinstance(start(model, batch.source, cache=True), PlainState)
+
+
+def test_who_is_packed_and_who_is_cached():
+    source = checks.reversal_batch(checks.tiny().vocab, ["abc"]).source
+    for positions in ("sinusoidal", "learned"):
+        assert isinstance(start(checks.tiny(positions=positions), source, True), FastState)
+    for positions in SCHEMES:
+        model = checks.tiny(positions=positions)
+        assert as_written(model) and isinstance(start(model, source, True), CachedState)
+    assert packed(nn.Linear(2, 2)).__class__ is nn.Linear
+    strange, other = checks.tiny(positions="rotary"), checks.tiny(positions="rotary")
+    strange.positions = other.positions  # the attentions still follow the scheme that was there
+    assert not as_written(strange)
+
+
+def test_a_scheme_that_nobody_knows_is_called_and_packed():
+    class Louder(nn.Module):
+        def forward(self, x, start=0):
+            return 2 * x
+
+    model = checks.tiny()
+    model.positions = Louder()
+    batch = checks.reversal_batch(model.vocab, ["abc", ""])
+    expected = model(batch.source, batch.decoder_input)[batch.label_mask]
+    assert isinstance(packed(model), Packed)
+    assert_close(packed(model)(batch.source, batch.decoder_input)[batch.label_mask], expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned"])
+@pytest.mark.parametrize("texts", [["abcde", "", "ba"], ["", "", ""]])
+def test_the_fast_state_is_the_full_pass(positions, texts):
+    model = checks.tiny(positions=positions, max_length=40, tied=positions == "learned")
+    source = checks.reversal_batch(model.vocab, texts).source
+    written = torch.randint(1, len(model.vocab), (3, 36), generator=checks.seeded())
+    fast, plain = FastState(model, source), PlainState(model, source)
+    logits = torch.stack([fast.step(ids) for ids in written[:, :34].T], dim=1)  # twice a room
+    assert_close(logits, checks.full_pass(model, source, written[:, :34]))
+    for ids in written[:, :34].T:
+        plain.step(ids)
+    for ids in written[:, 34:].T:
+        for state in (fast, plain):
+            state.select(torch.tensor([2, 0, 2]))
+        assert_close(fast.step(ids), plain.step(ids))
