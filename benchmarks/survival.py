@@ -19,13 +19,12 @@ from safetensors.torch import load_file
 
 from revtrans.data import ReversalTask
 from revtrans.errors import FileError, InputValueError
-from revtrans.files import load, peek_checkpoint, save, write_file
-from revtrans.model import Transformer, TransformerConfig
-from revtrans.training import fit
+from revtrans.files import UNFINISHED, load, peek_checkpoint, resumable_fit, save, write_file
+from revtrans.model import Transformer, TransformerConfig, more_schemes
 
 from .common import show
 
-PROGRAM = [sys.executable, "-c", "import sys; from revtrans.cli import main; sys.exit(main())"]
+PROGRAM = [sys.executable, "-m", "revtrans.cli"]
 SIZES = {"symbols": "abcde", "max_length": 4, "d_model": 16, "n_heads": 2, "d_ff": 32}
 # Of a size that takes some time to be written.
 KILLED = {"symbols": "abcde", "max_length": 4, "d_model": 256, "d_ff": 512, "n_layers": 1}
@@ -37,66 +36,63 @@ def _train(folder: Path, *options: str) -> list[str]:
 
 
 def _end(folder: Path) -> dict:
-    """All that must be equal at the end of a run: every tensor, and what was measured."""
+    """All that must be equal at the end of a run: every tensor but the clock, and the model."""
     tensors = load_file(folder / "checkpoint.safetensors")
-    history = peek_checkpoint(folder / "checkpoint.safetensors")[1]
+    del tensors["history.seconds"]
     return {
         "model": (folder / "model.safetensors").read_bytes(),
-        "history": {name: value for name, value in history.items() if name != "seconds"},
         "tensors": {name: hash(tensor.numpy().tobytes()) for name, tensor in tensors.items()},
     }
 
 
-def _kill(folder: Path, steps: int, wait: float, size: int | None) -> dict:
-    """Start a training and kill it; with the `size` of a whole file, when one is being written."""
-    process = subprocess.Popen(
-        _train(folder, *RUN, "--steps", str(steps)),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while process.poll() is None and not (folder / "checkpoint.safetensors").exists():
+def _done(folder: Path) -> int:
+    """How many steps the checkpoint holds; -1 if there is none yet."""
+    path = folder / "checkpoint.safetensors"
+    return peek_checkpoint(path)[1] if path.exists() else -1
+
+
+def _unfinished(folder: Path) -> list[str]:
+    return [name for name in os.listdir(folder) if name.startswith(UNFINISHED)]
+
+
+def _kill(folder: Path, steps: int, at: int, inside: bool) -> dict:
+    """Start a training and kill it after step `at`; if `inside`, while a file is being written."""
+    command = _train(folder, *RUN, "--steps", str(steps))
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, **silent)
+    while process.poll() is None and _done(folder) < at:
         time.sleep(0.001)
-    time.sleep(wait)
-    while size and process.poll() is None and not _writing(folder, size):
+    while inside and process.poll() is None and not _unfinished(folder):
         pass
     process.send_signal(signal.SIGKILL)
     process.wait()
     return {"inside a write": bool(_unfinished(folder)), "ended before": process.returncode == 0}
 
 
-def _writing(folder: Path, size: int) -> bool:
-    """Whether a new file stands beside the checkpoint, or the checkpoint itself is not whole."""
-    return bool(_unfinished(folder)) or (folder / "checkpoint.safetensors").stat().st_size < size
-
-
-def _unfinished(folder: Path) -> list[str]:
-    return [name for name in os.listdir(folder) if name.startswith(".checkpoint")]
-
-
 def kills(rounds: int = 50, steps: int = 60, seed: int = 0) -> list[dict]:
-    """SIGKILL a real training at random moments, every other one inside a write; go on; compare.
+    """SIGKILL a real training at random steps, every other time inside a write; go on; compare.
 
     A checkpoint is written after every step. Equal means: all tensors of the last checkpoint
-    (weights, optimiser, generators), all losses and measurements, and the bytes of the model.
+    (weights, optimiser, generators, losses and measurements), and the bytes of the model.
     """
-    chance = random.Random(seed)
+    chance, rows = random.Random(seed), []
     with tempfile.TemporaryDirectory() as scratch:
         whole = Path(scratch) / "whole"
         subprocess.run(_train(whole, *RUN, "--steps", str(steps)), check=True, capture_output=True)
-        expected, path = _end(whole), whole / "checkpoint.safetensors"
-        seconds, size = peek_checkpoint(path)[1]["seconds"], int(0.9 * path.stat().st_size)
-        rows = []
-        for i in range(rounds):
-            folder, row = Path(scratch) / str(i), {"kill": i}
-            row |= _kill(folder, steps, chance.uniform(0, 0.8 * seconds), size if i % 2 else None)
+        expected, names = _end(whole), sorted(os.listdir(whole))
+        while len(rows) < rounds:
+            folder, at = Path(scratch) / "killed", chance.randrange(steps // 2)
+            row = {"kill": len(rows), **_kill(folder, steps, at, inside=len(rows) % 2 == 1)}
+            if row["ended before"]:  # the machine was busy elsewhere: once more
+                shutil.rmtree(folder)
+                continue
             try:
-                row["at step"] = len(peek_checkpoint(folder / "checkpoint.safetensors")[1]["loss"])
-                row["readable"] = True
+                row |= {"at step": _done(folder), "readable": True}
             except FileError:
                 row["readable"] = False
-            done = subprocess.run(_train(folder, "--resume"), capture_output=True)
-            row["equal"] = done.returncode == 0 and _end(folder) == expected
-            row["left behind"] = len(_unfinished(folder))
+            again = subprocess.run(_train(folder), capture_output=True)
+            row["equal"] = again.returncode == 0 and _end(folder) == expected
+            row["left behind"] = len(set(os.listdir(folder)) - set(names))
             rows.append(row)
             print(row, flush=True)
             shutil.rmtree(folder)
@@ -175,8 +171,8 @@ def _forged(path: Path, good: bytes, kind: str, chance: random.Random) -> None:
         name = chance.choice(sorted(tensors))
         was = tensors[name]
         tensors[name] = chance.choice([was[None], was.half(), torch.zeros(0), torch.tensor(1.0)])
-    elif isinstance(value, list):
-        texts[name] = json.dumps(chance.choice([value[1:], [*value, 5], ["x", *value], 5, {}]))
+    elif not isinstance(value, dict):
+        texts[name] = json.dumps(chance.choice(JUNK))
     else:
         value[chance.choice([*value, "other"])] = chance.choice([*JUNK, [0.5] * 3, [1e999] * 4])
         texts[name] = json.dumps(value)
@@ -192,13 +188,12 @@ def _readers(folder: Path) -> dict[str, tuple[bytes, Callable[[Path], object]]]:
     """A good file of each kind, and what reads it."""
     model, task = Transformer(TransformerConfig(**SIZES)), ReversalTask("abcde", max_length=4)
     options = {"steps": 4, "batch_size": 4, "eval_every": 4, "eval_size": 4, "progress": False}
-    options["device"] = "cpu"
     save(model, folder / "model")
-    fit(model, task, **options, checkpoint=folder / "checkpoint")
+    resumable_fit(folder / "checkpoint", model, task, **options)
 
     def resume(path: Path) -> object:
         other = Transformer(TransformerConfig(**SIZES), 1)
-        fit(other, task, **options, resume=path)
+        resumable_fit(path, other, task, **options)
         return other.state_dict()
 
     return {
@@ -213,6 +208,7 @@ def files(n: int = 3000, seed: int = 0) -> list[dict]:
     Counts also what Python's audit events say of code that is run, and the memory at its peak.
     """
     chance, executed = random.Random(seed), []
+    more_schemes()  # a name in a file would import them now, which is no code of the file's
     watching = [False]
     forbidden = ("exec", "compile", "os.system", "os.exec", "subprocess.Popen", "pickle.find_class")
     sys.addaudithook(

@@ -1,5 +1,6 @@
-"""The four commands: what they write, how they fail, how they end."""
+"""The four commands: what they write, how they fail, how they end, how they go on."""
 
+import io
 import os
 import re
 import signal
@@ -11,12 +12,15 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from revtrans import cli
+from revtrans import __version__, cli
 from revtrans import files as saving
+from revtrans.model import TransformerConfig
+from revtrans.training import Training
 
 SCRIPT = Path(sys.executable).with_name("revtrans")
 SIZES = ["--max-length", "3", "--d-model", "8", "--n-heads", "2", "--d-ff", "8", "--n-layers", "1"]
 TINY = ["--symbols", "abc", *SIZES, "--steps", "2", "--device", "cpu"]
+WRITTEN = ["checkpoint.safetensors", "model.safetensors", "training.png"]
 COMMON = {"-h, --help", "--device DEVICE"}
 TRAINING = {"--out DIR", "--steps N", "--seed N"}
 OPTIONS = {
@@ -24,7 +28,7 @@ OPTIONS = {
     "train": COMMON
     | TRAINING
     | {"--symbols SYMBOLS", "--positions POSITIONS", "--max-length N", "--d-model N"}
-    | {"--n-heads N", "--d-ff N", "--n-layers N", "--every N", "--resume"},
+    | {"--n-heads N", "--d-ff N", "--n-layers N", "--every N"},
     "reverse": COMMON | {"MODEL", "TEXT", "--beam BEAM"},
     "map": COMMON | {"MODEL", "TEXT", "--out FILE"},
 }
@@ -47,43 +51,63 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
+def train(out: Path, *options: str) -> int:
+    return cli.main(["train", "--out", str(out), *options])
+
+
+def interrupted(monkeypatch, out: Path, *options: str, at: int = 5) -> int:
+    """Begin a training and end it by SIGTERM in a step; the exit code."""
+    step = Training.step
+
+    def counting(training):
+        if len(training.history.loss) == at - 1:
+            signal.raise_signal(signal.SIGTERM)
+        step(training)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "step", counting)
+        return train(out, *options)
+
+
 def test_train_reverse_and_map_follow_on_each_other(tmp_path, capsys):
     out = tmp_path / "new" / "folder"
-    model, picture = out / "model.safetensors", out / "map.png"
-    assert cli.main(["train", "--out", str(out), *TINY]) == 0
+    picture = out / "map.png"
+    assert train(out, *TINY) == 0
     shown = capsys.readouterr().out
-    assert "trained 2 steps on cpu" in shown
-    assert f"wrote {model}" in shown and f"wrote {out / 'training.png'}" in shown
-    assert files(out) == ["checkpoint.safetensors", "model.safetensors", "training.png"]
+    assert "trained 2 steps on cpu" in shown and files(out) == WRITTEN
+    assert f"wrote {out / 'model.safetensors'}" in shown and f"wrote {out / WRITTEN[2]}" in shown
     assert_picture(out / "training.png")
-    assert saving.load(model).config.d_model == 8
+    assert saving.load(out / "model.safetensors").config.d_model == 8
 
-    assert cli.main(["reverse", str(model), "abc", "", "c"]) == 0
+    assert cli.main(["reverse", str(out), "abc", "", "c"]) == 0, "a folder, too, is a model"
     assert len(capsys.readouterr().out.splitlines()) == 3
-    assert cli.main(["map", str(model), "abc", "--out", str(picture)]) == 0
+    assert cli.main(["map", str(out), "abc", "--out", str(picture)]) == 0
     assert f"wrote {picture}" in capsys.readouterr().out
     assert_picture(picture)
     assert not plt.get_fignums(), "every figure is closed"
 
 
-def test_the_demo_writes_a_model_and_two_pictures_and_says_where(tmp_path, capsys):
-    assert cli.main(["demo", "xyz", "--steps", "5", "--out", str(tmp_path)]) == 0
+def test_the_demo_learns_the_symbols_of_its_words_and_says_what_it_wrote(tmp_path, capsys):
+    typed = ["demo", "man\u0303ana", "--steps", "5", "--out", str(tmp_path)]
+    assert cli.main(typed) == 0
     shown = capsys.readouterr().out
-    assert files(tmp_path) == ["attention.png", "model.safetensors", "training.png"]
-    for name in files(tmp_path):
-        assert f"wrote {tmp_path / name}" in shown
-    assert re.findall(r"^  (\w+) → ", shown, re.M) == [
-        *("abcd", "hola", "attention", "transformer"),
-        "xyz",
-    ]
+    assert files(tmp_path) == ["attention.png", *WRITTEN]
+    words = ["abcd", "hola", "attention", "transformer", "mañana"]
+    assert re.findall(r"^  (\w+) → ", shown, re.M) == words
     for name in ("attention.png", "training.png"):
         assert_picture(tmp_path / name)
+        assert f"wrote {tmp_path / name}" in shown
+    symbols = saving.load(tmp_path / "model.safetensors").vocab.symbols
+    assert symbols == TransformerConfig().symbols + "ñ"
+    assert cli.main(["demo", "hola", *typed[2:]]) == 1, "another alphabet, another training"
+    assert "made with symbols" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("beam", ["1", "3"])
-def test_a_trained_model_reverses_on_the_command_line(saved, capsys, beam):
-    assert cli.main(["reverse", saved, "abc", "", "edcba", "--beam", beam]) == 0
-    assert capsys.readouterr().out == "cba\n\nabcde\n"
+def test_a_trained_model_reverses_what_is_typed_and_what_is_piped(saved, capsys, monkeypatch, beam):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("abcd\nb\n"))
+    assert cli.main(["reverse", saved, "abc", "", "-", "edcba", "--beam", beam]) == 0
+    assert capsys.readouterr().out == "cba\n\ndcba\nb\nabcde\n"
 
 
 def test_the_map_is_that_of_the_best_head(saved, tmp_path, capsys):
@@ -93,7 +117,7 @@ def test_the_map_is_that_of_the_best_head(saved, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("command", OPTIONS)
-def test_help_explains_every_argument(command, capsys, monkeypatch):
+def test_help_explains_every_argument_and_its_default(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit) as ended:
         cli.main([command, "--help"])
@@ -103,51 +127,52 @@ def test_help_explains_every_argument(command, capsys, monkeypatch):
     assert {name for name, text in explained.items() if re.search("[a-z]{3}", text)} == (
         OPTIONS[command]
     )
+    if command == "train":
+        for name, value in vars(TransformerConfig()).items():
+            option = re.escape(f"--{name.replace('_', '-')} ")
+            assert not re.search(option, shown) or re.search(rf"{option}[^-]*\({value}\)", shown)
+
+
+def test_help_and_version_need_no_torch():
+    code = "import sys; from revtrans import cli; cli._parser(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
 
 
 def test_help_lists_commands_and_exit_codes(capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["--help"])
     shown = capsys.readouterr().out
-    assert ended.value.code == 0
-    assert all(f"\n    {command} " in shown for command in OPTIONS)
+    assert ended.value.code == 0 and all(f"\n    {command} " in shown for command in OPTIONS)
     assert all(
         code in shown for code in ("0 success", "1 error", "2 wrong usage", "130 Ctrl-C", "143 SIG")
     )
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"revtrans {__version__}\n"
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [
-        [],
-        ["dance"],
-        ["train"],
-        ["reverse"],
-        ["reverse", "model"],
-        ["map", "model"],
-        ["demo", "--steps", "many"],
-        ["demo", "--wat"],
-    ],
+    "typed", ["", "dance", "train", "reverse", "reverse m", "map m", "demo --steps many", "demo -w"]
 )
-def test_wrong_usage_ends_with_2(arguments, capsys):
+def test_wrong_usage_ends_with_2(typed, capsys):
     with pytest.raises(SystemExit) as ended:
-        cli.main(arguments)
+        cli.main(typed.split())
     assert ended.value.code == 2 and "usage: revtrans" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     "arguments, reason",
     [
-        ("demo Hola --out {new}", "'H' (position 0) is not in the vocabulary"),
         ("demo abcdefghijklmnopq --out {new}", "17 symbols; this model reads at most 16"),
         ("demo --steps 0 --out {new}", "steps must be a whole number of at least 1, not 0"),
         ("demo --device gpu --out {new}", "'gpu' is not usable here"),
+        ("train --out {new} --device meta", "'meta' is not usable here"),
         ("train --out {new} --symbols aa", "'a' is repeated"),
         ("train --out {new} --d-model 30", "d_model 30 must be divisible by n_heads 4"),
         ("train --out {new} --positions north", "positions must be one of"),
         ("train --out {new} --max-length 0", "max_length must be"),
         ("train --out {new} --steps -1", "steps must be a whole number of at least 1, not -1"),
-        ("train --out {new} --symbols a --max-length 1", "holds no string"),
         ("train --out {saved} --steps 1", "{saved}"),
         ("train --out {saved}/below --steps 1", "{saved}/below"),
         ("reverse {new} abc", "there is no saved model at {new}"),
@@ -159,46 +184,39 @@ def test_wrong_usage_ends_with_2(arguments, capsys):
         ("map {new} abc --out {new}/m.png", "there is no saved model at {new}"),
         ("map {saved} abx --out {new}/m.png", "'x' (position 2)"),
         ("map {saved} abc --out {saved}/m.png", "{saved}"),
-        ("map {saved} abc --out {notes}.xyz", "xyz"),
         ("map {saved} abc --out {new}/m.xyz", "xyz"),
-        ("train --out {new} --device meta", "'meta' is not usable here"),
     ],
 )
 def test_an_error_is_one_line_and_nothing_is_left_behind(
-    plain, saved, tmp_path, capsys, monkeypatch, arguments, reason
+    saved, tmp_path, capsys, monkeypatch, arguments, reason
 ):
-    monkeypatch.setattr(plain.training, "_step", lambda *_: pytest.fail("training began"))
+    monkeypatch.setattr(Training, "step", lambda _: pytest.fail("training began"))
     (tmp_path / "notes").write_text("this is not a model\n" * 9)
     before = files(tmp_path)
     places = {"new": tmp_path / "new", "saved": saved, "notes": tmp_path / "notes"}
-    assert plain.cli.main(arguments.format(**places).split()) == 1
+    assert cli.main(arguments.format(**places).split()) == 1
     shown = capsys.readouterr()
     assert shown.err.startswith("revtrans: error: ") and shown.err.count("\n") == 1
     assert reason.format(**places) in shown.err and not shown.out
     assert files(tmp_path) == before
 
 
-def test_a_map_of_nothing_is_refused(plain, saved, tmp_path, capsys):
+def test_a_map_of_nothing_is_refused(saved, tmp_path, capsys):
     picture = tmp_path / "map.png"
-    assert plain.cli.main(["map", saved, "", "--out", str(picture)]) == 1
+    assert cli.main(["map", saved, "", "--out", str(picture)]) == 1
     assert "an empty text has no attention map" in capsys.readouterr().err
     assert not picture.exists()
 
 
-@pytest.mark.parametrize("module, name", [("training", "_step"), ("cli", "fit")])
-@pytest.mark.parametrize("command", ["demo", "train"])
-def test_ctrl_c_ends_with_130_and_no_files(
-    plain, monkeypatch, tmp_path, capsys, module, name, command
-):
-    def interrupted(*arguments, **options):
+def test_ctrl_c_before_the_training_ends_with_130_and_no_files(monkeypatch, tmp_path, capsys):
+    def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(getattr(plain, module), name, interrupted)
-    assert plain.cli.main([command, "--out", str(tmp_path / "out")]) == 130
-    shown = capsys.readouterr()
-    assert shown.err.splitlines()[-1].endswith("revtrans: interrupted")
-    assert "Traceback" not in shown.err and "wrote" not in shown.out
-    assert not files(tmp_path / "out")
+    monkeypatch.setattr(cli, "best_device", interrupt)
+    for command in ("demo", "train"):
+        assert cli.main([command, "--out", str(tmp_path / "out")]) == 130
+        assert capsys.readouterr().err == "revtrans: interrupted\n"
+    assert not files(tmp_path)
 
 
 def test_the_installed_command_reverses(saved):
@@ -208,80 +226,70 @@ def test_the_installed_command_reverses(saved):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_installed_command_obeys_a_real_signal(tmp_path, number):
+    path = tmp_path / "checkpoint.safetensors"
     running = subprocess.Popen(
-        [SCRIPT, "train", "--out", tmp_path, *TINY, "--steps", "1000000"],
+        [SCRIPT, "train", "--out", tmp_path, *TINY, "--steps", "1000000", "--every", "1"],
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         # A parent in the background may ignore Ctrl-C, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    shown = b""
-    while b"loss=" not in shown and running.poll() is None:
-        shown += os.read(running.stderr.fileno(), 1000)
+    while running.poll() is None and not (path.exists() and saving.peek_checkpoint(path)[1]):
+        pass
     running.send_signal(number)
-    shown += running.communicate(timeout=60)[1]
+    shown = running.communicate(timeout=60)[1]
     assert running.returncode == 128 + number
     assert b"Traceback" not in shown and shown.endswith(b"revtrans: interrupted\n")
-    kept = re.search(
-        rb"(\d+) of 1000000 steps are kept: revtrans train --out (\S+) --resume", shown
-    )
-    assert kept[2].decode() == str(tmp_path) and files(tmp_path) == ["checkpoint.safetensors"]
-    _, history = saving.peek_checkpoint(tmp_path / "checkpoint.safetensors")
-    assert len(history["loss"]) == int(kept[1]) > 0
+    kept = re.search(rb"(\d+) of 1000000 steps are kept; the same command goes on", shown)
+    assert saving.peek_checkpoint(path)[1] == int(kept[1]) > 0 and files(tmp_path) == [path.name]
 
 
-def interrupted(plain, monkeypatch, out: Path, *options: str, at: int = 5) -> int:
-    """Begin a training and end it by SIGTERM at a step; the exit code."""
-    step, calls = plain.training._step, []
-
-    def counting(*arguments):
-        calls.append(1)
-        if len(calls) == at:
-            signal.raise_signal(signal.SIGTERM)
-        step(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(plain.training, "_step", counting)
-        return plain.cli.main(["train", "--out", str(out), *options])
-
-
-def test_resume_takes_everything_from_the_checkpoint(plain, monkeypatch, tmp_path, capsys):
-    typed = [*TINY[:-4], "--steps", "9", "--seed", "3", "--positions", "rotary", "--every", "2"]
-    assert plain.cli.main(["train", "--out", str(tmp_path / "whole"), *typed]) == 0
-    assert interrupted(plain, monkeypatch, tmp_path / "cut", *typed) == 143
-    assert files(tmp_path / "cut") == ["checkpoint.safetensors"]
-    assert plain.cli.main(["train", "--out", str(tmp_path / "cut"), "--resume"]) == 0
-    assert "trained 9 steps" in capsys.readouterr().out
-    settings, _ = plain.files.peek_checkpoint(tmp_path / "cut" / "checkpoint.safetensors")
-    assert settings["every"] == 2 and settings["device"] in ("cpu", "cuda", "mps")
-    ours, theirs = (tmp_path / name / "model.safetensors" for name in ("cut", "whole"))
+@pytest.mark.parametrize("again", ["", "--steps 9 --d-model 8"])
+def test_train_goes_on_with_the_settings_that_it_was_begun_with(
+    monkeypatch, tmp_path, capsys, again
+):
+    typed = [*TINY[:-4], "--steps", "9", "--seed", "3", "--positions", "rotary"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert train(whole, *typed) == 0
+    assert interrupted(monkeypatch, cut, *typed) == 143 and files(cut) == WRITTEN[:1]
+    assert "5 of 9 steps are kept; the same command goes on" in capsys.readouterr().err
+    assert train(cut, *again.split()) == 0
+    assert "trained 9 steps" in capsys.readouterr().out and files(cut) == files(whole) == WRITTEN
+    ours, theirs = (folder / "model.safetensors" for folder in (cut, whole))
     assert ours.read_bytes() == theirs.read_bytes()
-    assert files(tmp_path / "cut") == files(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
     "options, reason",
     [
-        ("--resume --steps 10", "made with steps 9, not 10"),
-        ("--resume --seed 1", "made with seed 0, not 1"),
-        ("--resume --d-model 16", "made with d_model 8, not 16"),
-        ("", "holds a training that was begun: 5 of 9 steps; go on with --resume, or remove"),
+        ("--steps 10", "made with steps 9, not 10; choose another --out"),
+        ("--seed 1", "made with seed 0, not 1; choose another --out"),
+        ("--d-model 16", "made with d_model 8, not 16; choose another --out"),
     ],
 )
-def test_a_begun_training_is_not_lost_by_a_slip(
-    plain, monkeypatch, tmp_path, capsys, options, reason
+@pytest.mark.parametrize("done", [True, False])
+def test_nothing_that_was_trained_is_written_over(
+    monkeypatch, tmp_path, capsys, options, reason, done
 ):
-    assert interrupted(plain, monkeypatch, tmp_path, *TINY[:-4], "--steps", "9") == 143
-    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+    typed = [*TINY[:-4], "--steps", "9"]
+    assert (train(tmp_path, *typed) if done else interrupted(monkeypatch, tmp_path, *typed)) == (
+        0 if done else 143
+    )
+    before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
     capsys.readouterr()
-    assert plain.cli.main(["train", "--out", str(tmp_path), *options.split()]) == 1
+    assert train(tmp_path, *options.split()) == 1
     assert reason in capsys.readouterr().err
-    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+    assert {name: (tmp_path / name).read_bytes() for name in files(tmp_path)} == before
 
 
-def test_without_a_checkpoint_there_is_nothing_to_resume(plain, tmp_path, capsys):
-    assert plain.cli.main(["train", "--out", str(tmp_path / "new"), "--resume"]) == 1
-    assert "there is no saved checkpoint at" in capsys.readouterr().err
-    assert not files(tmp_path)
+def test_a_model_of_unknown_origin_is_not_replaced(saved, tmp_path, capsys):
+    path = tmp_path / "model.safetensors"
+    Path(saved).rename(path)
+    before = path.read_bytes()
+    for command in (["train"], ["demo", "hola"]):
+        assert cli.main([*command, "--out", str(tmp_path)]) == 1
+        assert f"{path} is a model of another training" in capsys.readouterr().err
+    assert path.read_bytes() == before
 
 
 def test_the_callers_thread_count_is_left_alone(saved):
@@ -294,10 +302,10 @@ def test_the_callers_thread_count_is_left_alone(saved):
         torch.set_num_threads(before)
 
 
-def test_a_console_without_arrows_does_not_end_the_demo(tmp_path):
+def test_a_console_without_arrows_neither_ends_the_demo_nor_hides_a_symbol(tmp_path):
     done = subprocess.run(
-        [SCRIPT, "demo", "--steps", "1", "--out", tmp_path],
+        [SCRIPT, "demo", "ñ", "--steps", "1", "--out", tmp_path],
         capture_output=True,
-        env=os.environ | {"PYTHONIOENCODING": "cp1252"},
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
     )
-    assert done.returncode == 0 and "attention.png" in files(tmp_path)
+    assert done.returncode == 0 and b"\\xf1 \\u2192" in done.stdout

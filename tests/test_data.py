@@ -153,6 +153,7 @@ def test_nothing_is_held_out_if_so_asked():
     assert len(set(strings(task.sample(200, checks.seeded()).source))) == 2 + 4
     with pytest.raises(ValueError, match="'held_out' holds nothing"):
         task.sample(1, checks.seeded(), "held_out")
+    assert not len(ReversalTask(held_out=0.0).lengths["held_out"])
 
 
 def test_the_same_seed_gives_the_batches_that_it_always_gave():

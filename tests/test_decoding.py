@@ -271,6 +271,12 @@ def test_long_texts_go_in_smaller_batches(monkeypatch):
     assert all(rows * width <= 2**14 for rows, width in shapes) and max(shapes)[0] == 256
 
 
+def test_a_text_may_be_as_long_as_the_model_reads_and_no_longer(trained):
+    assert reverse(trained, "abcde") == "edcba"
+    with pytest.raises(ValueError, match="'abcdea' has 6 symbols; this model reads at most 5"):
+        reverse(trained, ["a", "abcdea"])
+
+
 def test_symbols_are_counted_and_not_code_points():
     model = checks.tiny(symbols="ñao", max_length=3)
     typed_with_a_combining_mark = "n\u0303ao"

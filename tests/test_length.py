@@ -16,7 +16,7 @@ def half_trained(request):
     """A model that is right for some strings and wrong for others."""
     sizes = {"max_length": 40, "d_model": 32, "n_heads": 2, "d_ff": 64}
     model = Transformer(TransformerConfig("abcd", **sizes, positions=request.param), 0)
-    steps = {"sinusoidal": 500, "end_window": 40, "two_way": 60}[request.param]
+    steps = {"sinusoidal": 300, "end_window": 40, "two_way": 60}[request.param]
     fit(model, ReversalTask("abcd", 1, 8), steps=steps, eval_every=steps, progress=False)
     return model
 

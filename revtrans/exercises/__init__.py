@@ -14,6 +14,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import matplotlib.pyplot as plt
 import torch
@@ -74,7 +75,8 @@ class _TimeUp(BaseException):
 
 def _run(function: Callable, trials: list[tuple]) -> tuple[list, BaseException | None]:
     """The answers up to an exception, and the exception; _TimeUp after `SECONDS`."""
-    answers, caught, ended, dtype = [], [], [], torch.get_default_dtype()
+    answers, caught, ended = [], [], threading.Event()
+    dtype = torch.get_default_dtype()
 
     def work() -> None:
         try:
@@ -83,19 +85,20 @@ def _run(function: Callable, trials: list[tuple]) -> tuple[list, BaseException |
                     answers.append(function(*given))
         except BaseException as error:
             caught.append(error)
-        ended.append(True)
+        ended.set()
 
     thread = threading.Thread(target=work, daemon=True)
     with torch.random.fork_rng(devices=[]):  # a seed that is set inside is forgotten
         thread.start()
         try:
-            thread.join(SECONDS)
+            ended.wait(SECONDS)
         finally:
-            too_long, stop = not ended, ctypes.pythonapi.PyThreadState_SetAsyncExc
+            too_long, stop = not ended.is_set(), ctypes.pythonapi.PyThreadState_SetAsyncExc
             for _ in range(1000):
-                if not ended:
+                if not ended.is_set():
                     stop(ctypes.c_ulong(thread.ident), ctypes.py_object(_TimeUp))
-                    thread.join(0.001)
+                    ended.wait(0.001)
+            thread.join(0.1)
             torch.set_default_dtype(dtype)
     return answers, _TimeUp() if too_long else caught[0] if caught else None
 
@@ -183,7 +186,7 @@ def _judge(name: str, function: Callable, topic: Topic) -> Report:
     except Exception:  # a view of what has another form than it should have
         return Report(name, "wrong type", f"it gives {shown(answers[0])}. {topic.goal}")
     mine, again = parts[: len(trials)], parts[len(trials) :]
-    right = _answers(topic, topic.made())
+    right = _answers(topic, topic.right)
     faults = [_fault(ours, theirs) for ours, theirs in zip(right, mine)]
     if not any(faults):
         return Report(name, "", "right. ✓")
@@ -210,6 +213,7 @@ def _named(topic: Topic, mine: list[list[Tensor]]) -> tuple[str, str]:
     return "", ""
 
 
+@cache  # of the versions in the table, which never change
 def _answers(topic: Topic, function: Callable) -> list[list[Tensor]]:
     with torch.no_grad():
         return [_parts(topic.view(function(*given))) for given in topic.trials()]
@@ -265,7 +269,7 @@ def _checker(name: str) -> Callable[..., Report]:
             raise InputTypeError(f"hand over {wanted}, not {shown(functions)}")
         return _judge(name, topic.wrap(*functions), topic)
 
-    check.__doc__ = f"A report on your {topic.goal}"
+    check.__doc__ = f"Report on your own version: {topic.goal}"
     return check
 
 
