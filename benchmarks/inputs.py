@@ -143,14 +143,6 @@ def is_decoded(found: str, numbers: object) -> None:
     assert found == "".join("abc"[i - 3] for i in numbers if i > 2)
 
 
-def is_batch(found: Batch, vocab: Vocab, sources: list, targets: list) -> None:
-    assert [vocab.decode(row) for row in found.source.tolist()] == [nfc(t) for t in sources]
-    for row, text in zip(found.target.tolist(), targets, strict=True):
-        n = len(nfc(text))
-        assert row[0] == 1 and row[n + 1] == 2 and not any(row[n + 2 :])
-        assert vocab.decode(row) == nfc(text)
-
-
 def is_sample(found: Batch, n: int, _: object, split: str) -> None:
     assert len(found) == n
     for source, target in zip(found.source.tolist(), found.target.tolist()):
@@ -393,11 +385,6 @@ TARGETS: dict[str, tuple[Callable, list[st.SearchStrategy], Callable]] = {
     "Vocab": (Vocab, [TEXT], is_vocab),
     "Vocab.encode": (VOCAB.encode, [GOOD_TEXT], is_encoded),
     "Vocab.decode": (VOCAB.decode, [st.lists(st.integers(0, 5), max_size=6)], is_decoded),
-    "make_batch": (
-        data.make_batch,
-        [st.just(VOCAB), *[st.lists(GOOD_TEXT, min_size=1, max_size=2)] * 2],
-        is_batch,
-    ),
     "ReversalTask": (
         ReversalTask,
         [st.sampled_from(["abc", "ab", "ñ"]), SMALL, st.integers(3, 5), SHARES],
@@ -519,7 +506,7 @@ def _arguments(sensible: st.SearchStrategy | list, name: str) -> st.SearchStrate
     whole = st.tuples(*sensible) if isinstance(sensible, list) else sensible
     if name in ("the command line", "checkers"):
         return whole
-    other = thing if name in ("hand_made", "PairsTask.from_function") else THING
+    other = thing if name in ("hand_made", "PairsTask", "PairsTask.from_function") else THING
     return st.one_of(whole, whole, st.tuples(whole, st.integers(0, 9), other).map(_spoil))
 
 

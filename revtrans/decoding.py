@@ -146,6 +146,7 @@ def greedy(
     """
     errors.check_model(model)
     errors.check_ids(len(model.vocab), source=source)
+    errors.check_flag("cache", cache)
     max_steps = errors.check_steps(model, max_steps)
     if temperature != 0:
         errors.check_positive("temperature", temperature)
@@ -179,6 +180,7 @@ def beam_search(
     errors.check_model(model)
     errors.check_ids(len(model.vocab), source=source)
     errors.check_whole("beam", beam, most=1000)
+    errors.check_flag("cache", cache)
     if length_penalty != 0:
         errors.check_positive("length_penalty", length_penalty)
     max_steps, n = errors.check_steps(model, max_steps), len(source)

@@ -10,7 +10,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
@@ -210,8 +209,13 @@ def plot_history(history: History, ax: Collection | None = None) -> Figure:
 
 def _check_axes(ax: object, *shape: int) -> None:
     """Raise InputTypeError unless `ax` is None, or Axes, or a grid of them of that shape."""
-    given = np.array(ax, dtype=object)
-    if ax is None or (given.shape == shape and all(isinstance(one, Axes) for one in given.flat)):
-        return
-    wanted = " by ".join(map(str, shape)) + " Axes" if shape else "Axes"
-    raise InputTypeError(f"ax must be {wanted}, not {type(ax).__name__}")
+    if ax is not None and not _fits(ax, shape):
+        wanted = " by ".join(map(str, shape)) + " Axes" if shape else "Axes"
+        raise InputTypeError(f"ax must be {wanted}, not {type(ax).__name__}")
+
+
+def _fits(ax: object, shape: tuple[int, ...]) -> bool:
+    if not shape:
+        return isinstance(ax, Axes)
+    grid = isinstance(ax, Collection) and len(ax) == shape[0]
+    return grid and all(_fits(part, shape[1:]) for part in ax)

@@ -132,8 +132,8 @@ PLOTS = [
     ("attention_maps(MODEL, ['a', 'b'], ['a'])", ValueError, ["2 sources and 1 targets"]),
 ]
 CHECKERS = [
-    ("check_attention(5)", TypeError, ["function", "attention", "5"]),
-    ("check_heads(len, None)", TypeError, ["function", "heads", "None"]),
+    ("check_attention(5)", TypeError, ["your attention", "5"]),
+    ("check_heads(len, None)", TypeError, ["split", "merge", "None"]),
 ]
 
 

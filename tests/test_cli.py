@@ -127,10 +127,10 @@ def test_help_explains_every_argument_and_its_default(command, capsys, monkeypat
     assert {name for name, text in explained.items() if re.search("[a-z]{3}", text)} == (
         OPTIONS[command]
     )
-    if command == "train":
+    if command == "train":  # the defaults are written twice, so that --help needs no PyTorch
+        said = {name.split()[0]: text for name, text in explained.items()}
         for name, value in vars(TransformerConfig()).items():
-            option = re.escape(f"--{name.replace('_', '-')} ")
-            assert not re.search(option, shown) or re.search(rf"{option}[^-]*\({value}\)", shown)
+            assert f"({value})" in said.get(f"--{name.replace('_', '-')}", f"({value})")
 
 
 def test_help_and_version_need_no_torch():

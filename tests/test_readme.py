@@ -35,7 +35,7 @@ def test_the_example_runs(monkeypatch):
 
 # The figures of "What is measured": a piece of README, and where each number in it comes from.
 FROM = {
-    "After (500) training steps": [("revtrans/training.py", r"steps: int = (\d+)")],
+    "After (300) training steps": [("revtrans/training.py", r"steps: int = (\d+)")],
     "at least (99.9) % of (10,000) held-out strings (1 to (16) letters": [
         ("nbs/05_training.ipynb", r"assert score >= (0\.\d+)"),
         ("nbs/05_training.ipynb", r"test = task.sample\(([\d_]+), "),
@@ -46,7 +46,7 @@ FROM = {
         ("nbs/10_by_hand.ipynb", r"held-out strings, (\d+) in all: exact"),
         ("nbs/10_by_hand.ipynb", r'letters, longest = "abcd", (\d+)'),
     ],
-    "and (10,000) held-out ones": [("nbs/10_by_hand.ipynb", r"exact on all ([\d,]+);")],
+    "and (10,000) random held-out ones": [("nbs/10_by_hand.ipynb", r"exact on all ([\d,]+);")],
     "at least (99) % of held-out numbers": [
         ("nbs/13_your_task.ipynb", r"assert share >= (0\.\d+)")
     ],
