@@ -29,7 +29,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from . import errors
-from .data import Batch, Task
+from .data import Task
 from .errors import FileError, InputTypeError, InputValueError, RevtransError
 from .model import Transformer, TransformerConfig
 from .training import History, Training
@@ -316,15 +316,14 @@ def restore(training: Training, state: dict[str, Tensor]) -> None:
 # %% ../nbs/22_files.ipynb #export-settings-of
 def settings_of(training: Training) -> dict[str, object]:
     """What must be equal for two trainings to be one and the same."""
-    model, task, batches = training.model, training.task, []
+    model, task = training.model, training.task
     rates = [
         training.schedule(step, training.steps, training.lr, training.warmup)
         for step in range(training.steps)
     ]
-    listed = getattr(task, "pairs", None)  # of a task without a list, some strings are looked at
     some = task.sample(300, torch.Generator().manual_seed(training.seed))
-    for batch in (training.held_out, listed if isinstance(listed, Batch) else some):
-        batches += [batch.source.tolist(), batch.target.tolist()]
+    batches = [training.held_out.source, training.held_out.target, some.source, some.target]
+    strings = [*(ids.tolist() for ids in batches), getattr(task, "pairs", None)]
     apart = ("model", "task", "schedule")
     settings = {
         "model": f"{type(model).__module__}.{type(model).__qualname__}",
@@ -332,7 +331,7 @@ def settings_of(training: Training) -> dict[str, object]:
         **{f.name: getattr(training, f.name) for f in fields(training) if f.name not in apart},
         "frozen": [name for name, p in model.named_parameters() if not p.requires_grad],
         "schedule": fingerprint(rates),
-        "strings": fingerprint(batches),
+        "strings": fingerprint(strings),
         "device": training.device.type,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -342,7 +341,8 @@ def settings_of(training: Training) -> dict[str, object]:
 
 def fingerprint(value: object) -> str:
     """Twelve letters and digits that are others if the value is."""
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
+    text = json.dumps(value, default=errors.shown)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 # %% ../nbs/22_files.ipynb #export-write-checkpoint
 def write_checkpoint(path: str | os.PathLike, training: Training, settings: dict) -> None:

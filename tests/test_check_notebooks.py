@@ -351,12 +351,13 @@ def test_each_notebook_imports_only_what_it_is_allowed_to() -> None:
             if cell.cell_type == "code":
                 source = re.sub(r"(?m)^[%!].*$", "", cell.source)
                 for node in ast.walk(ast.parse(source)):
-                    names = [alias.name for alias in getattr(node, "names", [])]
-                    if isinstance(node, ast.ImportFrom):
+                    names = []
+                    if isinstance(node, ast.Import):
+                        names = [alias.name for alias in node.names]
+                    elif isinstance(node, ast.ImportFrom):
                         names = [node.module]
-                    if isinstance(node, ast.Import | ast.ImportFrom):
-                        found = {name.split(".")[0] for name in names}
-                        assert found <= allowed, f"{path.name}: {found - allowed}"
+                    found = {name.split(".")[0] for name in names}
+                    assert found <= allowed, f"{path.name}: {found - allowed}"
 
 
 def test_each_fault_is_reported(good: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -231,10 +231,15 @@ def test_a_spoiled_checkpoint_is_refused_and_changes_nothing(tmp_path):
     assert torch.equal(checks.weights(model), before)
 
 
+def one_step_too_many(texts: dict[str, str], tensors: dict[str, torch.Tensor]) -> None:
+    texts["done"] = "21"
+    tensors |= {f"history.{name}": torch.ones(21).double() for name in ("loss", "rate")}
+
+
 @pytest.mark.parametrize(
     "forge",
     [
-        lambda texts, tensors: texts.update(done="21"),
+        one_step_too_many,
         lambda texts, tensors: texts.update(done="7"),
         lambda texts, tensors: texts.update(done="-1"),
         lambda texts, tensors: texts.update(measured="9" * 5000),

@@ -3,6 +3,7 @@
 import checks
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch_peers import assert_close
@@ -34,7 +35,7 @@ def test_a_string_has_the_same_logits_alone_and_in_a_batch(model, texts):
 @given(TEXTS)
 def test_step_by_step_is_the_fused_pass(model, texts):
     batch = checks.reversal_batch(model.vocab, texts)
-    state = model.start(batch.source, 7)
+    state = model.start(batch.source)
     stepwise = torch.stack([state.step(ids) for ids in batch.decoder_input.T], dim=1)
     assert_close(stepwise, model(batch.source, batch.decoder_input))
 
@@ -42,7 +43,7 @@ def test_step_by_step_is_the_fused_pass(model, texts):
 @models
 def test_selected_rows_keep_their_past(model):
     source, rows = checks.reversal_batch(model.vocab, ["abcd", "e", "ba"]).source, [2, 2, 0]
-    chosen, alone = model.start(source, 3), model.start(source[rows], 3)
+    chosen, alone = model.start(source), model.start(source[rows])
     first = torch.tensor([3, 4, 5])
     chosen.step(first)
     alone.step(first[rows])
@@ -52,16 +53,33 @@ def test_selected_rows_keep_their_past(model):
 
 @models
 def test_the_encoder_is_a_loop_of_cells_over_the_real_symbols(model):
-    source = checks.reversal_batch(model.vocab, ["abc", "e"]).source
+    source = checks.reversal_batch(model.vocab, ["abc", "e", ""]).source
     _, _, (h, c) = model.encode(source)
     cell = torch.nn.LSTMCell(16, 16)
     weights = model.encoder.state_dict()
     cell.load_state_dict({name.removesuffix("_l0"): w for name, w in weights.items()})
-    for row in range(2):
+    for row in range(3):
         state = (torch.zeros(1, 16), torch.zeros(1, 16))
         for i in source[row][source[row] != Vocab.pad]:
             state = cell(model.embed(i.view(1, 1))[0], state)
         assert_close(torch.stack([h[0, row], c[0, row]]), torch.cat(state))
+
+
+@models
+def test_the_decoder_is_torchs_lstm_attention_and_tanh_of_scaled_vectors(model):
+    batch = checks.reversal_batch(model.vocab, ["abc", "ed", "e"])
+    memory, real, state = model.encode(batch.source)
+    vectors = model.embedding.weight
+    h, _ = model.decoder(4.0 * vectors[batch.decoder_input], state)  # √16
+    if model.config.attention:
+        attended = F.scaled_dot_product_attention(h, memory, memory, real[:, None])
+        h = torch.tanh(torch.cat([attended, h], dim=-1) @ model.combine.weight.T)
+    assert_close(model(batch.source, batch.decoder_input), h @ vectors.T)
+
+
+def test_vectors_have_about_the_size_that_the_lstm_expects():
+    vectors = Recurrent(RecurrentConfig(d_model=64)).embed(torch.arange(29)[None])
+    assert 0.9 < vectors.std() < 1.1
 
 
 def test_attention_sees_no_padding_and_sums_to_one():
@@ -85,7 +103,8 @@ def test_greedy_and_beam_search_run_on_it(model):
 def test_it_learns_with_the_same_fit():
     task = ReversalTask("abcde", max_length=3)
     model = Recurrent(RecurrentConfig("abcde", 3, d_model=32))
-    history = fit(model, task, 300, lr=0.01, weight_decay=0.01, eval_every=300, progress=False)
+    recipe = {"steps": 300, "lr": 0.01, "warmup": 0.1, "weight_decay": 0.01, "eval_every": 300}
+    history = fit(model, task, progress=False, **recipe)
     assert history.loss[0] > 1.5 and sum(history.loss[-20:]) / 20 < 0.3
 
 
