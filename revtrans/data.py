@@ -127,7 +127,7 @@ def reversed_target(
     source: Int[Tensor, "n source"], lengths: Int[Tensor, " n"]
 ) -> Int[Tensor, "n target_and_bos"]:
     """bos, the symbols from last to first, eos; target position 1 + t takes source n − 1 − t."""
-    t = torch.arange(source.shape[1])
+    t = torch.arange(source.shape[1], device=source.device)
     backwards = source.gather(1, (lengths[:, None] - 1 - t).clamp(min=0))
     target = source.new_full((len(source), source.shape[1] + 2), Vocab.pad)
     target[:, 0] = Vocab.bos
@@ -142,7 +142,7 @@ _MIXER = 0xD6E8FEB86659FD93 - 2**64
 def in_held_out(source: Int[Tensor, "batch source"], share: float) -> Bool[Tensor, " batch"]:
     """Whether each string belongs to the held-out split: a fixed hash of its symbols decides.
 
-    About `share` (0 to 1) of all strings do. Padding does not change the answer.
+    About `share` (0 to 1) of all strings do. Padding at the end does not change the answer.
     """
     powers = source.new_full((source.shape[1],), _MULTIPLIER).cumprod(0)
     hashed = (source * powers).sum(1)

@@ -237,7 +237,7 @@ def reverse(model: nn.Module, text: Sequence[str], beam: int = 1) -> list[str]: 
 
 
 def reverse(model: nn.Module, text: str | Sequence[str], beam: int = 1) -> str | list[str]:
-    """What `model` writes for a text, or for each of a list of texts.
+    """What `model` writes for a text, or for each of a list of texts; for an empty one, nothing.
 
     Raises InputValueError for an unknown symbol or a text longer than the model's `max_length`,
     InputTypeError for anything that is not a string.

@@ -183,7 +183,7 @@ class Transformer(nn.Module):
         errors.check_whole("seed", seed, least=0, most=2**63 - 1)
         self.config, self.vocab = config, Vocab(config.symbols)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             self.embedding = nn.Embedding(len(self.vocab), config.d_model)
             nn.init.normal_(self.embedding.weight, std=0.3 * config.d_model**-0.5)
             self.encoder, self.decoder = Encoder(config), Decoder(config)

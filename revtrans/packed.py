@@ -157,9 +157,14 @@ def _attends(block: nn.Module, scheme: nn.Module) -> bool:
 
 
 def attends_plainly(model: Transformer) -> bool:
-    """Whether all attentions of `model` are equation 1, with positions told in the embeddings."""
-    attentions = (block for block in model.modules() if isinstance(block, MultiHeadAttention))
-    return all(attention.attend is scaled_dot_product_attention for attention in attentions)
+    """Whether all attentions of `model` are equation 1, in its own number of heads, with biases."""
+    return all(
+        block.attend is scaled_dot_product_attention
+        and block.n_heads == model.config.n_heads
+        and all(layer.bias is not None for layer in (block.query, block.key, block.value))
+        for block in model.modules()
+        if isinstance(block, MultiHeadAttention)
+    )
 
 
 def packed(model: nn.Module) -> nn.Module:

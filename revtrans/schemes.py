@@ -158,14 +158,14 @@ class Local(Scheme):
     ) -> tuple[Int[Tensor, "batch query slot"], Bool[Tensor, "batch query slot"]]:
         """The key in each slot, and whether there is one. Of the causal mask it needs nothing."""
         place, keys = _places(start, query, key)
-        n_key = torch.full((len(query), 1, 1), len(keys), device=query.device)
+        n_key = torch.full((query.shape[0], 1, 1), keys.shape[0], device=query.device)
         length = n_key if kind == "decoder" or mask is None else mask.sum(-1)
         found = []
         for origin, first, last in self.lanes[kind]:
             at = place + torch.arange(first, last + 1, device=query.device)
             found.append({"start": at, "end": length - 1 - at, "first": 0 * at}[origin])
-        index = torch.cat([part.expand(len(query), -1, -1) for part in found], dim=-1)
-        return index.clamp(0, max(len(keys) - 1, 0)), (index >= 0) & (index < length)
+        index = torch.cat([part.expand(query.shape[0], -1, -1) for part in found], dim=-1)
+        return index.clamp(0, max(keys.shape[0] - 1, 0)), (index >= 0) & (index < length)
 
 # %% ../nbs/09_longer.ipynb #export-endwindow
 class EndWindow(Local):

@@ -102,7 +102,7 @@ def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
 
 # %% ../nbs/05_training.ipynb #export-make-optimizer
 def make_optimizer(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW; matrices and embeddings decay, norms and biases do not."""
+    """AdamW; what has two axes or more decays, as matrices and embeddings do. The rest does not."""
     matrices = [p for p in model.parameters() if p.dim() > 1]
     vectors = [p for p in model.parameters() if p.dim() < 2]
     groups = [
@@ -157,7 +157,6 @@ class Training:
     def __post_init__(self):
         errors.check_training(self)
         self.device = next(self.model.parameters()).device
-        self.logits = packed(self.model)  # notebook 20: the same numbers, sooner
         self.optimizer = make_optimizer(self.model, self.weight_decay)
         self.batches = torch.Generator().manual_seed(self.seed)
         strings = torch.Generator().manual_seed(self.seed)
@@ -170,7 +169,8 @@ class Training:
         rate = self.schedule(done, self.steps, self.lr, self.warmup)
         batch = self.task.sample(self.batch_size, self.batches).to(self.device)
         self.model.train()
-        logits = self.logits(batch.source, batch.decoder_input)
+        forward = packed(self.model)  # notebook 20: the same numbers, sooner
+        logits = forward(batch.source, batch.decoder_input)
         loss = cross_entropy(logits, batch.labels, self.label_smoothing)
         if not loss.isfinite():
             where = f"at step {done}, with learning rate {rate:.2e}"
@@ -197,7 +197,9 @@ class Training:
     def randomness(self) -> Iterator[None]:
         """Inside, dropout draws from the seed; afterwards the global state is as it was."""
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(self.seed)
+            torch.default_generator.manual_seed(self.seed)
+            if self.device.type == "cuda":
+                torch.cuda.manual_seed(self.seed)
             yield
 
     def run(
