@@ -230,9 +230,11 @@ class FastState:
         self.model, n_heads, real = model, model.config.n_heads, source != Vocab.pad
         packing, d_head = Packing(real), model.config.d_model // n_heads
         memory = Packed(model).encode(source, packing)
-        lowest = torch.finfo(memory.dtype).min
-        hidden = memory.new_zeros(real.shape).masked_fill(~real, lowest)
-        self.hidden = hidden[:, None].repeat(1, n_heads, 1)
+        self.hidden = None  # nothing is, if all sources are equally long
+        if not packing.full:
+            lowest = torch.finfo(memory.dtype).min
+            hidden = memory.new_zeros(real.shape).masked_fill(~real, lowest)
+            self.hidden = hidden[:, None].repeat(1, n_heads, 1)
         self.rooms, self.cross, self.weights = [], [], []
         for layer in model.decoder.layers:
             own, cross = layer.self_attention, layer.cross_attention
@@ -258,7 +260,8 @@ class FastState:
 
     def select(self, rows: Int[Tensor, " rows"]) -> None:
         """Go on with these rows of the batch."""
-        self.hidden = self.hidden[rows]
+        if self.hidden is not None:
+            self.hidden = self.hidden[rows]
         self.cross = [[part[rows] for part in pair] for pair in self.cross]
         for room in self.rooms:
             room.select(rows)

@@ -209,6 +209,8 @@ class Training:
         after_step: Callable[["Training"], None] = lambda training: None,
     ) -> History:
         """Go on to the end, or to Ctrl-C; `callback(step, model)` after each measurement."""
+        if callback is not None:
+            errors.check_function("callback", callback)
         history, begin = self.history, time.perf_counter() - self.history.seconds
         bar = tqdm(total=self.steps, initial=len(history.loss), disable=not progress, leave=False)
         with bar:
