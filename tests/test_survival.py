@@ -23,7 +23,7 @@ def test_two_kills_lose_nothing():
 @pytest.mark.parametrize("study", ["survival.files(n=300, seed=1)", "inputs.inputs(n=12)"])
 def test_files_and_inputs_are_refused_by_name_or_answered_rightly(study):
     code = f"""
-from benchmarks import survival
+from benchmarks import inputs, survival
 total = {study}[-1]
 assert not total.get("other") and not total.get("code run")
 assert total["refused"] > 0.2 * total.get("files", total.get("inputs"))
