@@ -26,6 +26,7 @@ STUDIES = {
     "limit": (speed.limit, {"rounds": 2}),
     "training": (training.peers, {"seeds": 1, "steps": 30, "n_test": 500}),
     "accuracy": (claims.accuracy, {"seeds": 1, "steps": 30, "n_test": 500}),
+    "bottleneck": (claims.bottleneck, {"steps": (30,), "n_test": 500}),
     "step_time": (claims.step_time, {"rounds": 1, "lengths": (8, 16)}),
     "gradient": (claims.gradient, {"seeds": 1, "lengths": (8, 16)}),
     "x_recipes": (training.x_recipes, {"seeds": 1, "steps": 10, "n_test": 500, "only": QUICK_X}),
