@@ -341,10 +341,11 @@ def test_a_notebook_reaches_neither_network_nor_repository(tmp_path, capsys, cod
 
 
 def test_each_notebook_imports_only_what_it_is_allowed_to() -> None:
-    """What the library requires, the standard library, and this repository."""
+    """What the library and its extra `check` require, the standard library, this repository."""
     config = ConfigParser(delimiters=["="])
     config.read(ROOT / "settings.ini", encoding="utf-8")
     allowed = {part.split(">=")[0] for part in config["DEFAULT"]["requirements"].split()}
+    allowed |= set(config["DEFAULT"]["check_requirements"].split())
     allowed |= {"revtrans", "benchmarks", "IPython", *sys.stdlib_module_names}
     for path in (ROOT / "nbs").glob("*.ipynb"):
         for cell in nbformat.read(path, as_version=4).cells:
