@@ -56,7 +56,7 @@ def _check_folder(path: Path) -> None:
         raise FileError(f"cannot write into {path}: {there} is no folder that takes files")
 
 # %% ../nbs/24_command_line.ipynb #export--train
-STEPS, SEED, EVERY = 300, 0, 100
+STEPS, SEED, EVERY = 325, 0, 100
 
 
 def _train(arguments: argparse.Namespace, config, steps: int, seed: int, every: int = EVERY):

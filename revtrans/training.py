@@ -142,7 +142,7 @@ class Training:
 
     model: nn.Module
     task: Task
-    steps: int = 300
+    steps: int = 325
     batch_size: int = 32
     lr: float = 4e-3
     warmup: float = 0.4

@@ -35,7 +35,7 @@ def test_the_example_runs(monkeypatch):
 
 # The figures of "What is measured": a piece of README, and where each number in it comes from.
 FROM = {
-    "After (300) training steps": [("revtrans/training.py", r"steps: int = (\d+)")],
+    "After (325) training steps": [("revtrans/training.py", r"steps: int = (\d+)")],
     "at least (99.9) % of (10,000) held-out strings (1 to (16) letters": [
         ("nbs/05_training.ipynb", r"assert score >= (0\.\d+)"),
         ("nbs/05_training.ipynb", r"test = task.sample\(([\d_]+), "),
