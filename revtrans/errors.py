@@ -292,6 +292,10 @@ def check_training(training: object) -> None:
     if training.weight_decay != 0:
         check_positive("weight_decay", training.weight_decay)
     check_function("schedule", training.schedule)
+    if not torch.is_grad_enabled():
+        raise InputValueError("training needs gradients, and here they are off: torch.no_grad()")
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise InputValueError("the model has no weights to train: all of them are frozen")
     if model.vocab.symbols != task.vocab.symbols:
         raise InputValueError(f"the model has {model.vocab}, the task {task.vocab}")
     if model.config.max_length < task.max_length:
