@@ -20,8 +20,8 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from pictures import SHARE, changed, moved, words
 from PIL import Image
+from series import NOTEBOOKS, ROOT
 
-ROOT = Path(__file__).parent.parent
 
 
 def agree(stored: str, fresh: str, directive: str = "") -> bool:
@@ -347,7 +347,7 @@ def test_each_notebook_imports_only_what_it_is_allowed_to() -> None:
     allowed = {part.split(">=")[0] for part in config["DEFAULT"]["requirements"].split()}
     allowed |= set(config["DEFAULT"]["check_requirements"].split())
     allowed |= {"revtrans", "benchmarks", "IPython", *sys.stdlib_module_names}
-    for path in (ROOT / "nbs").glob("*.ipynb"):
+    for path in NOTEBOOKS:
         for cell in nbformat.read(path, as_version=4).cells:
             if cell.cell_type == "code":
                 source = re.sub(r"(?m)^[%!].*$", "", cell.source)
@@ -394,7 +394,7 @@ def test_each_fault_is_reported(good: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_every_stored_picture_has_its_words_and_its_alternative() -> None:
-    for path in (ROOT / "nbs").glob("*.ipynb"):
+    for path in NOTEBOOKS:
         for cell in nbformat.read(path, as_version=4).cells:
             for output in cell.get("outputs", []):
                 if "image/png" in output.get("data", {}):
