@@ -51,7 +51,7 @@ def ask_from_threads(n_threads: int, seconds: float) -> None:
 
 def threads(n_threads: int = 8, seconds: float = 60.0) -> list[dict]:
     """Threads that ask one model at once, for a time; a process that does not end has hung."""
-    code = f"from benchmarks.service import ask_from_threads; ask_from_threads({n_threads}, {seconds})"
+    code = f"from benchmarks import service; service.ask_from_threads({n_threads}, {seconds})"
     try:
         command = [sys.executable, "-c", code]
         limit = 2 * seconds + 60
