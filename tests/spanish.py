@@ -5,10 +5,11 @@ Usage: python tests/spanish.py [--run] [notebook ...]     (default: all that hav
 The prose of nbs/es/NAME.ipynb belongs to the translator. This script puts the English notebook's
 code cells around it, in the English order, with the words of nbs/es/NAME.json in place of the
 English ones, and without what would write the library. Its outputs stay where the code is as it
-was; --run executes the notebook and stores fresh ones. The table has two parts:
+was; --run executes the notebook and stores fresh ones. The table has three parts:
 
     "cells": for each text cell, the digest of the English text that its Spanish renders
     "words": English strings and comments, as they stand in the code, and the Spanish ones
+    "alts": for each cell that draws, the Spanish of its fig-alt
 """
 
 import argparse
@@ -17,6 +18,7 @@ import io
 import json
 import re
 import sys
+import textwrap
 import tokenize
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from nbformat import NotebookNode
 
 NBS = Path(__file__).resolve().parent.parent / "nbs"
 ES = NBS / "es"
+ALTERNATIVE = re.compile(r'(?m)^#\| fig-alt: "([^"]+)"$')
 LIBRARY = re.compile(r"(?m)^#\| (?:default_exp|export)\b.*\n?|^.*nbdev_export\(\).*\n?")
 
 
@@ -52,14 +55,18 @@ def reworded(source: str, words: dict[str, str]) -> str:
     return "".join(lines)
 
 
-def code(source: str, words: dict[str, str]) -> str:
+def code(source: str, words: dict[str, str], alt: str | None) -> str:
     """A code cell of the Spanish notebook."""
-    return LIBRARY.sub("", reworded(source, words)).strip("\n")
+    source = LIBRARY.sub("", reworded(source, words)).strip("\n")
+    if alt is None:
+        return source
+    lines = textwrap.wrap(f'fig-alt: "{alt}"', 94, initial_indent="#| ", subsequent_indent="#|   ")
+    return ALTERNATIVE.sub(lambda _: "\n".join(lines), source)
 
 
 def made(name: str) -> NotebookNode:
     """The Spanish notebook: the translator's text cells, and the English code cells reworded."""
-    path, words = ES / f"{name}.ipynb", table(name)["words"]
+    path, ours = ES / f"{name}.ipynb", table(name)
     there = {cell.id: cell for cell in nbformat.read(path, as_version=4).cells}
     notebook = english(name)
     for i, cell in enumerate(notebook.cells):
@@ -69,7 +76,7 @@ def made(name: str) -> NotebookNode:
                 raise SystemExit(f"{path.name}: no Spanish text for the cell {cell.id}")
             cell.source = old.source
             continue
-        cell.source, cell.outputs = code(cell.source, words), []
+        cell.source, cell.outputs = code(cell.source, ours["words"], ours["alts"].get(cell.id)), []
         if old is not None and old.source == cell.source:
             cell.outputs = old.outputs
     notebook.cells = [cell for cell in notebook.cells if cell.source]
