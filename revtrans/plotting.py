@@ -23,7 +23,7 @@ from torch import Tensor
 from . import errors
 from .attention import padding_mask
 from .data import Vocab, make_batch
-from .decoding import lengths_of, reverse
+from .decoding import reverse
 from .errors import InputTypeError, InputValueError
 from .model import Transformer
 from .training import History, evaluating
@@ -88,7 +88,7 @@ def attention_maps(
         return attention_maps(model, [source], None if target is None else [target])[0]
     if target is None:  # a model that never writes eos writes one symbol too many to read again
         target = [text[: model.config.max_length] for text in reverse(model, source)]
-    lengths_of(model, source), lengths_of(model, target)
+    errors.check_readable(model, source), errors.check_readable(model, target)
     with evaluating(model) as device:
         batch = make_batch(model.vocab, source, target).to(device)
         memory, encoder = model.encode(batch.source)

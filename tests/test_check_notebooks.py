@@ -23,7 +23,6 @@ from PIL import Image
 from series import NOTEBOOKS, ROOT
 
 
-
 def agree(stored: str, fresh: str, directive: str = "") -> bool:
     tolerance = tolerance_of(new_code_cell(f"#| tolerance: {directive}\n1" if directive else "1"))
     return difference(stored, fresh, tolerance) is None

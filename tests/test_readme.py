@@ -44,7 +44,7 @@ FROM = {
         ("nbs/10_by_hand.ipynb", r'letters, longest = "abcd", (\d+)'),
     ],
     "and (10,000) random held-out ones": [("nbs/10_by_hand.ipynb", r"exact on all ([\d,]+);")],
-    "at least (97) % of held-out numbers": [
+    "at least (99) % of held-out numbers": [
         ("nbs/13_your_task.ipynb", r"assert share >= (0\.\d+)")
     ],
 }
