@@ -1,8 +1,8 @@
 """Build the web edition from the stored outputs: python site/build.py [folder]
 
-Nothing is run. The notebooks are copied into a folder of sources, as a reader wants them: hidden
-cells and directives gone, exported cells marked with their module, solutions folded with their
-code. Sphinx makes pages of them, and of the modules' docstrings and the benchmarks' tables.
+No notebook is run. Each is copied as a reader wants to see it: hidden cells and directives are
+gone, exported cells name their module, a solution folds together with its code. Sphinx makes pages
+of them, of the modules' docstrings and of the benchmarks' tables.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,129 +18,152 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
-SHELVES = {  # the first figures of the notebooks' names, in the order of reading
-    "The Transformer": "0[0-7]",
-    "Studies": "0[89]|1",
-    "Inside the library": "2|teaching",
-}
+SITE = Path(__file__).resolve().parent
+ROOT = SITE.parent
 PNG = "image/png"
-DIRECTIVES = re.compile(r"(#\|.*\n?)*")
+DIRECTIVES = re.compile(r"(?:#\|.*\n?)*")
+DOWNLOAD = (
+    '<p class="download"><a href="notebooks/{}.ipynb" download>Download this notebook</a></p>'
+)
+EXPORTED = "```{{container}} exported\nexported to [{0}](api/{0}.rst)\n```"
+LIVE = """
+<iframe class="live" src="page.html" title="A trained model to play with" loading="lazy"></iframe>
+<p><a href="page.html">The model on a page of its own</a></p>
+"""
 
 
-def directives(cell: NotebookNode) -> tuple[dict[str, str], str]:
-    """The #| lines at the top of a code cell, by name, and the code below them."""
+def shelves(readme: str) -> dict[str, list[str]]:
+    """The notebooks of each shelf, in the order of reading: the tables of README's map."""
+    found = {}
+    for caption, name in re.findall(r"^\*\*(.+)\*\*$|^\| \[(\w+)\]\(\S+\.ipynb\)", readme, re.M):
+        if caption:
+            shelf = found[caption] = []
+        else:
+            shelf.append(name)
+    return {caption: shelf for caption, shelf in found.items() if shelf}
+
+
+def directives(cell: NotebookNode) -> tuple[set[str], str]:
+    """The names of the #| lines at the top of a code cell, and the code below them."""
     top = DIRECTIVES.match(cell.source)[0]
-    found = re.findall(r"^#\| ?([\w-]+):? ?(.*)$", top, re.MULTILINE)
-    return dict(found), cell.source[len(top) :]
+    return set(re.findall(r"^#\| ?([\w-]+)", top, re.MULTILINE)), cell.source[len(top) :]
 
 
 def module_of(notebook: NotebookNode) -> str | None:
     """The module that a notebook exports, if it does."""
-    for cell in notebook.cells:
-        if found := re.match(r"#\| default_exp (\S+)", cell.source):
-            return f"revtrans.{found[1]}".removesuffix(".__init__")
-    return None
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    found = re.search(r"^#\| default_exp (\S+)", code, re.MULTILINE)
+    return f"revtrans.{found[1]}".removesuffix(".__init__") if found else None
 
 
-def description(notebook: NotebookNode) -> str:
-    """The line in a notebook's first cell that says what it is about."""
-    return re.search(r"^> (.+)$", notebook.cells[0].source, re.MULTILINE)[1]
+def is_folded(cell: NotebookNode) -> bool:
+    return cell.cell_type == "code" and "code-fold" in directives(cell)[0]
 
 
-def readable(notebook: NotebookNode, name: str) -> Iterator[NotebookNode]:
+def readable(notebook: NotebookNode) -> Iterator[NotebookNode]:
     """The cells of a notebook as the web edition shows them."""
-    module, open_details = module_of(notebook), False
-    for number, cell in enumerate(notebook.cells):
+    module, cells, unfinished = module_of(notebook), notebook.cells, False
+    for cell, following in zip(cells, [*cells[1:], new_markdown_cell()]):
+        if unfinished and not is_folded(cell):
+            yield new_markdown_cell("</details>")
+            unfinished = False
         if cell.cell_type == "markdown":
-            if open_details:
-                yield new_markdown_cell("</details>")
-            following = notebook.cells[number + 1 : number + 2]
-            folded = [c for c in following if c.cell_type == "code" and "code-fold" in directives(c)[0]]
-            open_details = bool(folded) and cell.source.endswith("</details>")
-            if open_details:  # the code of a solution folds with its words
+            if is_folded(following) and cell.source.endswith("</details>"):
                 cell.source = cell.source.removesuffix("</details>")
+                unfinished = True
             yield cell
-            if number == 0:
-                yield new_markdown_cell(
-                    f'<p class="download"><a href="notebooks/{name}.ipynb" download>'
-                    "Download this notebook</a></p>"
-                )
             continue
-        found, cell.source = directives(cell)
-        if "hide" in found or not cell.source:
+        names, cell.source = directives(cell)
+        if "hide" in names or not cell.source:
             continue
-        if "code-fold" in found and not open_details:
-            cell.metadata["tags"] = ["hide-input"]
-        if "export" in found:
-            yield new_markdown_cell(
-                f':::{{container}} exported\nexported to [{module}](api/{module}.rst)\n:::'
-            )
+        if "code-fold" in names and not unfinished:
+            cell.metadata.tags = ["hide-input"]
+        if "export" in names:
+            yield new_markdown_cell(EXPORTED.format(module))
         for output in cell.outputs:
             if alternative := output.get("metadata", {}).get(PNG, {}).get("alt"):
-                cell.metadata["mystnb"] = {"image": {"alt": alternative}}
+                cell.metadata.mystnb = {"image": {"alt": alternative}}
         yield cell
-    if open_details:
+    if unfinished:
         yield new_markdown_cell("</details>")
 
 
-def toctree(caption: str, names: list[str]) -> str:
-    return "\n".join([f":::{{toctree}}\n:hidden:\n:caption: {caption}\n", *names, ":::"])
+def toctree(caption: str, names: list[str]) -> NotebookNode:
+    options = f":hidden:\n:caption: {caption}"
+    return new_markdown_cell("\n".join(["```{toctree}", options, "", *names, "```"]))
 
 
-def write_sources(source: Path, extra: Path) -> None:
-    """Write what Sphinx reads to `source`, and what it hands on as it is to `extra`."""
+def api_page(module: str, name: str, description: str) -> str:
+    return f"""{module}
+{"=" * len(module)}
+
+.. meta::
+   :description: {module}: {description}
+
+Built in :doc:`/{name}`.
+
+.. automodule:: {module}
+   :members:
+"""
+
+
+def write_sources(source: Path, extra: Path, live: Path) -> None:
+    """Write what Sphinx reads into `source`, and what it hands on as it is into `extra`."""
     (source / "api").mkdir(parents=True)
     (extra / "notebooks").mkdir(parents=True)
-    paths = sorted((ROOT / "nbs").glob("*.ipynb"))
-    modules = []
-    for path in paths:
+    shelf_of, modules = shelves((ROOT / "README.md").read_text(encoding="utf-8")), []
+    for name in chain(*shelf_of.values()):
+        path = ROOT / "nbs" / f"{name}.ipynb"
         shutil.copy(path, extra / "notebooks")
         notebook = nbformat.read(path, as_version=4)
-        title = re.match(r"# (.+)", notebook.cells[0].source)[1]
-        about = description(notebook)
+        description = re.search(r"^> (.+)$", notebook.cells[0].source, re.MULTILINE)[1]
+        notebook.metadata.myst = {"html_meta": {"description": description}}
         if module := module_of(notebook):
             modules.append(f"api/{module}")
-            (source / "api" / f"{module}.rst").write_text(api_page(module, path.stem, title))
-        notebook.metadata["myst"] = {"html_meta": {"description": about}}
-        notebook.cells = list(readable(notebook, path.stem))
-        if path.stem == "index":
-            shelves = [
-                toctree(name, [p.stem for p in paths if re.match(numbers, p.stem)])
-                for name, numbers in SHELVES.items()
-            ]
-            index = notebook
+            text = api_page(module, name, description)
+            (source / f"api/{module}.rst").write_text(text, encoding="utf-8")
+        notebook.cells = list(readable(notebook))
+        notebook.cells.insert(1, new_markdown_cell(DOWNLOAD.format(name)))
+        if name == "index":
+            front = notebook
         else:
             nbformat.write(notebook, source / path.name)
-    shelves.append(toctree("Reference", [*modules, "benchmarks"]))
-    index.cells.append(new_markdown_cell("\n\n".join(shelves)))
-    nbformat.write(index, source / "index.ipynb")
+    if live.is_file():
+        shutil.copy(live, extra / "page.html")
+        front.cells.insert(2, new_markdown_cell(LIVE))
+    shelf_of["Reference"] = [*modules, "genindex", "benchmarks"]
+    for caption, names in shelf_of.items():
+        front.cells.append(toctree(caption, [name for name in names if name != "index"]))
+    nbformat.write(front, source / "index.ipynb")
     shutil.copy(ROOT / "benchmarks" / "README.md", source / "benchmarks.md")
     shutil.copytree(ROOT / "benchmarks" / "figures", source / "figures")
 
 
-def api_page(module: str, notebook: str, title: str) -> str:
-    heading = f"{module}\n{'=' * len(module)}\n\n"
-    return heading + f"Built in :doc:`{title} </{notebook}>`.\n\n.. automodule:: {module}\n   :members:\n"
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("folder", nargs="?", type=Path, default=HERE / "_build")
-    folder = parser.parse_args().folder.resolve()
+    parser.add_argument("folder", nargs="?", type=Path, default=SITE / "_build")
+    parser.add_argument(
+        "--live",
+        type=Path,
+        default=ROOT / "revtrans-demo" / "page.html",
+        help="the live page for the front, as `revtrans demo` writes it (default: %(default)s)",
+    )
+    options = parser.parse_args()
+    folder = options.folder.resolve()
     from sphinx.cmd.build import build_main
 
     shutil.rmtree(folder, ignore_errors=True)
     with TemporaryDirectory() as tmp:
         source, extra = Path(tmp, "source"), Path(tmp, "extra")
-        write_sources(source, extra)
-        settings = ["-c", str(HERE), "-D", f"html_extra_path={extra}", "-d", f"{tmp}/doctrees"]
-        strict = ["-q", "-W", "--keep-going", "-j", "auto"]
-        code = build_main([*strict, *settings, str(source), str(folder)])
-    if not code:
-        print(f"The web edition: open {folder / 'index.html'} in a browser.")
-    return code
+        write_sources(source, extra, options.live)
+        strict = ["-q", "-W", "--keep-going", "-j", "auto", "-d", f"{tmp}/doctrees"]
+        settings = ["-c", str(SITE), "-D", f"html_extra_path={extra}"]
+        failed = build_main([*strict, *settings, str(source), str(folder)])
+    if not failed:
+        print(f"The web edition is in {folder}: open {folder / 'index.html'}.")
+        if not options.live.is_file():
+            print(f"There is no live page on its front: there is no {options.live}.")
+    return failed
 
 
 if __name__ == "__main__":

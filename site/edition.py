@@ -1,4 +1,4 @@
-"""What the web edition shows in another way than Sphinx: formulas, docstrings, links to headings."""
+"""What the web edition shows in another way than Sphinx does by itself."""
 
 import re
 
@@ -20,16 +20,26 @@ def formula(translator: HTML5Translator, node: math | math_block) -> None:
     raise SkipNode
 
 
-def docstring(app: Sphinx, what: str, name: str, of: object, options: dict, lines: list[str]) -> None:
-    """Ours are plain text, where nothing but `code` is markup; a source gets its own paragraph."""
-    text = re.sub(r"(`[^`]+`)|([*_|\\])", r"\1\\\2", "\n".join(lines)).replace("`\\", "`")
-    text = re.sub(r"`[^`]+`", r"`\g<0>`", text)
-    text = re.sub(r"\s+(?=(Raises|Source:|Returns) )", r"\n\n", text)
-    lines[:] = text.splitlines()
+def docstring(*event: object) -> None:
+    """Ours are plain text with `code` in it; what is raised and the source get their own lines."""
+    *_, lines = event
+    parts = re.split(r"(`[^`]+`)", "\n".join(lines))
+    parts[::2] = [re.sub(r"([*_|\\])", r"\\\1", part) for part in parts[::2]]
+    parts[1::2] = [f"`{part}`" for part in parts[1::2]]
+    lines[:] = re.sub(r"\s+(?=Raises |Source: )", "\n\n", "".join(parts)).splitlines()
 
 
-def setup(app: Sphinx) -> None:
-    app.add_html_math_renderer(
-        "mathml", inline_renderers=(formula, None), block_renderers=(formula, None)
-    )
+def describe(*event: object) -> None:
+    """A page without a description of its own, such as the index, says what the series is."""
+    *_, context, _ = event
+    tags = context.get("metatags", "")
+    if 'name="description"' not in tags:
+        context["metatags"] = f'{tags}<meta name="description" content="{context["about"]}">'
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    renderers = (formula, None)
+    app.add_html_math_renderer("mathml", inline_renderers=renderers, block_renderers=renderers)
     app.connect("autodoc-process-docstring", docstring)
+    app.connect("html-page-context", describe)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
