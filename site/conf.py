@@ -31,6 +31,7 @@ add_module_names = False
 html_theme = "furo"
 html_static_path = ["static"]
 html_css_files = ["edition.css"]
+html_js_files = ["edition.js"]
 html_math_renderer = "mathml"
 html_copy_source = False
 html_show_sphinx = False

@@ -29,17 +29,26 @@ def docstring(*event: object) -> None:
     lines[:] = re.sub(r"\s+(?=Raises |Source: )", "\n\n", "".join(parts)).splitlines()
 
 
-def describe(*event: object) -> None:
-    """A page without a description of its own, such as the index, says what the series is."""
+def finish(*event: object) -> None:
+    """Give a page what it lacks: a description, and names and roles for programs that read aloud."""
     *_, context, _ = event
     tags = context.get("metatags", "")
     if 'name="description"' not in tags:
         context["metatags"] = f'{tags}<meta name="description" content="{context["about"]}">'
+    tree = context["furo_navigation_tree"]
+    context["furo_navigation_tree"] = re.sub('role="heading"', r'\g<0> aria-level="2"', tree)
+    body = context.get("body", "").replace(' aria-label="Toggle hidden content"', "")
+    context["body"] = re.sub(r'<dt class="sig .*?</dt>', signature, body, flags=re.DOTALL)
+
+
+def signature(found: re.Match) -> str:
+    """A signature whose arguments are lines in it, and not a list of definitions without terms."""
+    return re.sub("(</?)d[ld]>", r"\1span>", found[0])
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     renderers = (formula, None)
     app.add_html_math_renderer("mathml", inline_renderers=renderers, block_renderers=renderers)
     app.connect("autodoc-process-docstring", docstring)
-    app.connect("html-page-context", describe)
+    app.connect("html-page-context", finish, priority=900)  # after the theme
     return {"parallel_read_safe": True, "parallel_write_safe": True}
