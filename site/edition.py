@@ -30,7 +30,7 @@ def docstring(*event: object) -> None:
 
 
 def finish(*event: object) -> None:
-    """Give a page what it lacks: a description, and names and roles for programs that read aloud."""
+    """Give a page what it lacks: a description, and what programs that read aloud need."""
     *_, context, _ = event
     tags = context.get("metatags", "")
     if 'name="description"' not in tags:
