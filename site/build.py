@@ -22,9 +22,7 @@ SITE = Path(__file__).resolve().parent
 ROOT = SITE.parent
 PNG = "image/png"
 DIRECTIVES = re.compile(r"(?:#\|.*\n?)*")
-DOWNLOAD = (
-    '<p class="download"><a href="notebooks/{}.ipynb" download>Download this notebook</a></p>'
-)
+DOWNLOAD = '<p><a href="notebooks/{}.ipynb" download>Download this notebook</a></p>'
 EXPORTED = "```{{container}} exported\nexported to [{0}](api/{0}.rst)\n```"
 LIVE = """
 <iframe class="live" src="page.html" title="A trained model to play with" loading="lazy"></iframe>
