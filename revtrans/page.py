@@ -78,7 +78,7 @@ def assemble(data: Mapping[str, object]) -> str:
 # %% ../nbs/25_page.ipynb #export-write-page
 def random_texts(model: Transformer, n: int = 32) -> list[str]:
     """Strings such as a model of that alphabet and length learns to reverse, the same each time."""
-    task = ReversalTask(model.config.symbols, max_length=model.config.max_length, held_out=0)
+    task = ReversalTask(model.config.symbols, max_length=model.config.max_length, held_out=0.0)
     batch = task.sample(n, torch.Generator().manual_seed(0))
     return [model.vocab.decode(row) for row in batch.source.tolist()]
 

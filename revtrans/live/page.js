@@ -172,8 +172,8 @@ function show() {
   showBeside();
 }
 
-function sharpest(layers) { // the head whose rows have the highest peaks, on the mean
-  const peak = (map) => map.reduce((sum, row) => sum + Math.max(...row), 0);
+function sharpest(layers) { // the head by which each letter, on the mean, is read most at some step
+  const peak = (map) => map[0].reduce((sum, _, j) => sum + Math.max(...map.map((r) => r[j])), 0);
   let best = [0, 0];
   layers.forEach(({ weights }, layer) => weights.forEach((map, head) => {
     if (peak(map) > peak(layers[best[0]].weights[best[1]])) best = [layer, head];
@@ -401,14 +401,16 @@ function buildPanel(kind) {
   const title = element("h3"), list = element("ul");
   const readout = element("p", { className: "readout", role: "status" });
   const { n_layers, n_heads } = model().config, heads = [];
+  const group = element("div");
   for (let layer = 0; layer < n_layers; layer++) {
-    for (let head = 0; head < n_heads; head++) heads.push(buildHead(kind, layer, head));
+    const row = Array.from({ length: n_heads }, (_, head) => buildHead(kind, layer, head));
+    heads.push(...row);
+    group.append(element("div", { className: "heads" }, ...row.map(({ part }) => part)));
   }
-  const group = element("div", { className: "heads" }, ...heads.map(({ part }) => part));
   const words = element("details", {}, element("summary", { textContent: say("words") }), list);
   const about = element("p", { className: "about", textContent: say(`${kind}About`) });
   const panel = element("div", { className: "panel" },
-    title, about, canvas, readout, group, words);
+    title, about, group, canvas, readout, words);
   return { panel, canvas, title, readout, list, heads };
 }
 
