@@ -21,7 +21,7 @@ from matplotlib import colormaps
 
 from . import errors
 from .data import ReversalTask
-from .decoding import lengths_of, translate
+from .decoding import translate
 from .errors import InputTypeError, InputValueError
 from .files import check_path, replace_file
 from .model import Transformer
@@ -36,13 +36,15 @@ def in_halves(model: Transformer) -> dict[str, object]:
     """Configuration, shapes and weights (16 bits each, in base64) of a model, ready for JSON.
 
     Raises InputTypeError for what is no Transformer, InputValueError for one with another position
-    scheme than sinusoidal or learned, with changed blocks, or with weights beyond what 16 bits hold.
+    scheme than sinusoidal or learned, with changed blocks, or with weights beyond 16 bits.
     """
     if not isinstance(model, Transformer):
         raise InputTypeError(f"a page shows a Transformer, not {errors.shown(model)}")
     errors.check_choice("positions", model.config.positions, ["sinusoidal", "learned"])
     if not (as_written(model) and attends_plainly(model)):
-        raise InputValueError("a page shows only models whose blocks are the library's, as they are")
+        raise InputValueError(
+            "a page shows a model only if its blocks are the library's, as they are"
+        )
     weights = model.state_dict()
     for name, weight in weights.items():
         if not weight.abs().max() <= LARGEST_HALF:
@@ -108,7 +110,7 @@ def write_page(
     data["byHand"] = None if by_hand is None else in_halves(by_hand)
     if by_hand is not None and by_hand.vocab.symbols != model.vocab.symbols:
         raise InputValueError(f"the model has {model.vocab}, the one by hand {by_hand.vocab}")
-    lengths_of(model, examples or [])
+    errors.check_readable(model, examples or [])
     texts = [text for text in examples or [] if text] or random_texts(model)
     data["examples"] = list(zip(texts, translate(model, texts)))
     replace_file(real, assemble(data).encode())
@@ -133,16 +135,16 @@ def moving_picture(maps: AttentionMaps, layer: int, head: int, seconds: float = 
     width, height, whole = edge + n * cell + 14, edge + steps * cell + 14, seconds * (steps + 3)
     rules, parts = [STYLE], [f'<rect class="ground" width="{width}" height="{height}" rx="10"/>']
 
-    def letter(symbol: str, x: float, y: float) -> str:
+    def letter(symbol: str, x: int, y: int) -> str:
         return f'<text x="{x}" y="{y}">{escape(symbol)}</text>'
 
-    parts += [letter(s, edge + (j + 0.5) * cell, edge - 12) for j, s in enumerate(maps.source)]
+    parts += [letter(s, edge + j * cell + cell // 2, edge - 12) for j, s in enumerate(maps.source)]
     for t, row in enumerate(weights):
         begin, end = (100 * seconds * (t + k) / whole for k in (0.5, 1.5))
-        rules.append(f"@keyframes row{t} {{ 0%, {begin:.1f}% {{ opacity: 0 }} "
-                     f"{begin + 1:.1f}%, 97% {{ opacity: 1 }} 100% {{ opacity: 0 }} }}")  # fmt: skip
-        rules.append(f"@keyframes now{t} {{ 0%, {begin:.1f}%, {end + 1:.1f}%, 100% {{ opacity: 0 }} "
-                     f"{begin + 1:.1f}%, {end:.1f}% {{ opacity: 1 }} }}")  # fmt: skip
+        gone, there = "{ opacity: 0 }", "{ opacity: 1 }"
+        row_at = f"0%, {begin:.1f}% {gone} {begin + 1:.1f}%, 97% {there} 100% {gone}"
+        now_at = f"{begin:.1f}% {gone} {begin + 1:.1f}%, {end:.1f}% {there} {end + 1:.1f}% {gone}"
+        rules.append(f"@keyframes row{t} {{ {row_at} }} @keyframes now{t} {{ {now_at} }}")
         y, most = edge + t * cell, edge + int(row.argmax()) * cell
         cells = "".join(
             f'<rect x="{edge + j * cell}" y="{y}" width="{cell}" height="{cell}" '

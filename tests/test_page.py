@@ -16,7 +16,7 @@ from revtrans.attention import padding_mask
 from revtrans.by_hand import hand_made
 from revtrans.data import Vocab
 from revtrans.decoding import reverse
-from revtrans.errors import FileError, InputTypeError, InputValueError
+from revtrans.errors import FileError, InputValueError
 from revtrans.model import Transformer, TransformerConfig
 from revtrans.page import assemble, in_halves, moving_picture, random_texts, write_page
 from revtrans.plotting import attention_maps
@@ -87,7 +87,7 @@ MODELS = {
     "long": lambda: random_model("abcdefgh", 100, 4, d_model=32, n_heads=4, d_ff=64),
     "by hand": lambda: hand_made("abcdñ😀", 10),
 }
-STRINGS = {name: 60 if name == "long" else 200 for name in MODELS}
+STRINGS = {name: 40 if name == "long" else 200 for name in MODELS}
 
 
 @needs_node
@@ -217,11 +217,11 @@ HOSTILE = "</script>!-é\"'&\\\u2028`${}\x01"
 def test_markup_in_the_alphabet_and_in_texts_is_text(tmp_path):
     alphabet = "".join(dict.fromkeys(HOSTILE))
     sizes = {"d_model": 8, "n_heads": 2, "d_ff": 8, "n_layers": 1}
-    model = Transformer(TransformerConfig(alphabet, 20, **sizes)).eval()
+    model = Transformer(TransformerConfig(alphabet, 24, **sizes)).eval()
     texts = ["</script>", "<!--", "<script", HOSTILE]
     write_page(model, tmp_path / "hostile.html", examples=texts)
     hostile = Tags((tmp_path / "hostile.html").read_text("utf-8"))
-    write_page(Transformer(TransformerConfig("ab", 20, **sizes)), tmp_path / "plain.html")
+    write_page(Transformer(TransformerConfig("ab", 24, **sizes)), tmp_path / "plain.html")
     plain = Tags((tmp_path / "plain.html").read_text("utf-8"))
     assert hostile.tags == plain.tags and hostile.scripts["page"] == plain.scripts["page"]
     data = json.loads(hostile.scripts["data"])
@@ -275,8 +275,9 @@ def test_moments_and_the_model_by_hand_lie_in_the_page(tmp_path):
     assert data["byHand"]["config"]["max_length"] == 2 and len(data["examples"]) == 32
 
 
-def refused(kind):
+def refused(kind, plain):
     """A page that cannot be, by what is wrong with it, and what is said."""
+    Transformer, TransformerConfig = plain.model.Transformer, plain.model.TransformerConfig
     sizes = {"d_model": 8, "n_heads": 2, "d_ff": 8, "n_layers": 1}
     good = Transformer(TransformerConfig("ab", 3, **sizes))
     large, hooked = Transformer(good.config), Transformer(good.config)
@@ -284,31 +285,38 @@ def refused(kind):
         large.embedding.weight[0, 0] = 70000
     hooked.encoder.layers[0].norm1.register_forward_hook(lambda *_: None)
     other = Transformer(TransformerConfig("abc", 3, **sizes))
-    rotary = Transformer(TransformerConfig("ab", 3, **{**sizes, "positions": "rotary"}))
     return {
-        "scheme": ((rotary,), {}, "not 'rotary'"),
-        "size": ((large,), {}, "embedding.weight holds numbers that 16 bits do not"),
-        "hook": ((hooked,), {}, "the library's, as they are"),
-        "no model": (("model",), {}, "a page shows a Transformer, not 'model'"),
-        "moment": ((good,), {"moments": {5: other}}, "after 5 steps"),
-        "step": ((good,), {"moments": {"x": good}}, "a moment's step must be a whole number"),
-        "by hand": ((good,), {"by_hand": other}, "the one by hand the vocabulary 'abc'"),
-        "text": ((good,), {"examples": ["abx"]}, "'x' (position 2)"),
-        "length": ((good,), {"examples": ["abab"]}, "4 symbols; this model reads at most 3"),
+        "size": (large, {}, "embedding.weight holds numbers that 16 bits do not"),
+        "hook": (hooked, {}, "the library's, as they are"),
+        "no model": ("model", {}, "a page shows a Transformer, not 'model'"),
+        "moment": (good, {"moments": {5: other}}, "after 5 steps"),
+        "step": (good, {"moments": {"x": good}}, "a moment's step must be a whole number"),
+        "by hand": (good, {"by_hand": other}, "the one by hand the vocabulary 'abc'"),
+        "text": (good, {"examples": ["abx"]}, "'x' (position 2)"),
+        "length": (good, {"examples": ["abab"]}, "4 symbols; this model reads at most 3"),
     }[kind]
 
 
-KINDS = ["scheme", "size", "hook", "no model", "moment", "step", "by hand", "text", "length"]
+KINDS = ["size", "hook", "no model", "moment", "step", "by hand", "text", "length"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_a_page_cannot_show_is_refused_and_no_file_is_touched(kind, tmp_path):
-    (model,), options, said = refused(kind)
+def test_what_a_page_cannot_show_is_refused_and_no_file_is_touched(kind, tmp_path, plain):
+    model, options, said = refused(kind, plain)
     path = tmp_path / "page.html"
     path.write_text("before")
-    with pytest.raises((InputValueError, InputTypeError)) as error:
-        write_page(model, path, **options)
+    with pytest.raises(plain.errors.RevtransError) as error:
+        plain.page.write_page(model, path, **options)
     assert said in str(error.value) and path.read_text() == "before"
+
+
+@pytest.mark.parametrize("name", ["rotary", "none", "two_way"])
+def test_a_scheme_that_the_script_does_not_know_is_refused_by_name(name, tmp_path):
+    sizes = {"d_model": 8, "n_heads": 2, "d_ff": 8, "n_layers": 1}
+    model = Transformer(TransformerConfig("ab", 3, **sizes, positions=name))
+    with pytest.raises(InputValueError, match=f"'learned'.*not '{name}'"):
+        write_page(model, tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_a_page_that_cannot_be_written_is_refused(tmp_path, trained):

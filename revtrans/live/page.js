@@ -498,7 +498,8 @@ function chooseModel(hand) {
 function buildChoices() {
   const choice = (hand) => {
     const button = element("button", {
-      type: "button", textContent: say(hand ? "hand" : "learned"), onclick: () => chooseModel(hand) });
+      type: "button", textContent: say(hand ? "hand" : "learned"),
+      onclick: () => chooseModel(hand) });
     button.setAttribute("aria-pressed", state.hand === hand);
     return button;
   };

@@ -47,8 +47,8 @@ function scaledDotProductAttention(query, key, value, mask) {
   const scale = 1 / Math.sqrt(query[0].length);
   const scores = query.map((q) => key.map((k) => dot(q, k) * scale));
   const weights = maskedSoftmax(scores, mask);
-  const attended = weights.map((row) =>
-    value[0].map((_, d) => row.reduce((sum, weight, j) => sum + weight * value[j][d], 0)));
+  const columns = value[0].map((_, d) => value.map((row) => row[d]));
+  const attended = weights.map((row) => columns.map((column) => dot(row, column)));
   return [attended, weights];
 }
 
@@ -134,7 +134,7 @@ function unembed(model, x) { // the logits
   return linear(x, config.tied ? weights.embedding : weights.unembedding);
 }
 
-// off.encoder[layer][head], off.decoder… and off.cross… are the stand-ins of the heads switched off.
+// off.encoder[layer][head] is the stand-in of a head that is switched off; so for the other kinds.
 const NOTHING_OFF = { encoder: [], decoder: [], cross: [] };
 
 function encode(model, source, off = NOTHING_OFF) {
@@ -197,7 +197,8 @@ function meanResults(model, pairs) { // pairs of ids: [source, target]
       layers.forEach(({ found }, i) => (sums[kind][i] ??= []).push(...found));
     }
   }
-  const mean = (rows) => rows[0].map((_, d) => rows.reduce((sum, r) => sum + r[d], 0) / rows.length);
+  const mean = (rows) => rows[0].map((_, d) =>
+    rows.reduce((sum, row) => sum + row[d], 0) / rows.length);
   return Object.fromEntries(Object.entries(sums).map(([kind, layers]) => [kind, layers.map(mean)]));
 }
 
