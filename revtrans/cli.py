@@ -244,9 +244,7 @@ def _parser() -> argparse.ArgumentParser:
         kind |= {"default": argparse.SUPPRESS, "help": f"{meaning} ({value})"}
         added.add_argument(f"--{name.replace('_', '-')}", **kind)
 
-    demo = command(
-        "demo", _demo, "train a small model, reverse words, draw pictures, write a page"
-    )
+    demo = command("demo", _demo, "train a small model, reverse words, draw pictures, write a page")
     demo.add_argument("text", nargs="*", metavar="TEXT", help="more words to reverse; - for stdin")
     where = "folder for pictures and model (%(default)s)"
     training_options(demo, {"default": Path("revtrans-demo"), "help": where})

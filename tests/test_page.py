@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pictures import recoloured
 from torch import Tensor
 
 from revtrans import page
@@ -347,6 +348,14 @@ def test_the_picture_moves_row_by_row_and_holds_all_weights(trained):
     assert svg.count("rgb(") == maps.cross[0, 1].numel()
     assert [*re.findall(r">([a-e⊣])</text>", svg)] == [*"abcde", *maps.written]
     assert "prefers-reduced-motion" in svg and "<script" not in svg and "http" not in svg[60:]
+
+
+def test_the_picture_of_readme_moves_and_is_small():
+    svg = (Path(__file__).parent.parent / "nbs" / "attention.svg").read_text("utf-8")
+    letters = "".join(re.findall(r"<text[^>]*>(.)</text>", svg))
+    assert letters == "transformer" + "remrofsnart⊣" and len(svg.encode()) <= 500_000
+    assert recoloured(svg, svg) == 0 and recoloured(svg, svg.replace(">r<", ">x<")) == 1
+    assert 0 < recoloured(svg, svg.replace("rgb(68, 1, 84)", "rgb(253, 231, 37)")) < 1
 
 
 def test_markup_in_a_picture_is_text():
