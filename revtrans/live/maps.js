@@ -1,5 +1,5 @@
 // Puts maps that answer in the place of a still picture. Called with the id of its element and the
-// maps: { names, kinds: { encoder: { weights: [layer][head][query][key], queries, keys }, … } }.
+// maps, by their kind: { weights: [layer][head][query][key] in thousandths, queries, keys }.
 (function (id, kinds) {
   "use strict";
   const box = document.getElementById(id), size = 15, margin = 18;
@@ -17,7 +17,8 @@
     const title = `${name}, layer ${layer}, head ${head}`;
     const width = margin + size * keys.length, height = margin + size * queries.length;
     const most = weights.map((row) => row.indexOf(Math.max(...row)));
-    const words = weights.map((row, i) => `row ${i} ${queries[i]}: column ${most[i]} ${keys[most[i]]}`);
+    const words = weights.map((_, i) =>
+      `row ${i} ${queries[i]}: column ${most[i]} ${keys[most[i]]}`);
     const svg = make("svg", { width, height, tabindex: 0, role: "img",
       "aria-label": `${title}. Where each row looks most: ${words.join("; ")}` });
     const label = (text, x, y) => svg.appendChild(make("text", { x, y, fill: "currentColor",
@@ -26,9 +27,11 @@
     const down = queries.map((query, i) => label(query, margin / 2, margin + (i + 0.7) * size));
     const frame = make("rect", { width: size, height: size, fill: "none", stroke: "#d1495b",
       "stroke-width": 2, visibility: "hidden" });
-    weights.forEach((row, i) => row.forEach((weight, j) => {
+    weights.forEach((row, i) => row.forEach((thousandths, j) => {
+      const weight = thousandths / 1000;
       const cell = make("rect", { x: margin + j * size, y: margin + i * size, width: size,
-        height: size, fill: `hsl(${265 - 205 * weight} ${60 + 30 * weight}% ${16 + 44 * weight}%)` });
+        height: size,
+        fill: `hsl(${265 - 205 * weight} ${60 + 30 * weight}% ${16 + 44 * weight}%)` });
       cell.addEventListener("pointerenter", () => point(i, j));
       svg.append(cell);
     }));
@@ -43,7 +46,7 @@
       down.forEach((text, k) => text.setAttribute("font-weight", k === at[0] ? 900 : 400));
       across.forEach((text, k) => text.setAttribute("font-weight", k === at[1] ? 900 : 400));
       about.textContent = `${title}: row ${at[0]} “${queries[at[0]]}” looks at column ${at[1]} `
-        + `“${keys[at[1]]}” with weight ${weights[at[0]][at[1]].toFixed(3)}`;
+        + `“${keys[at[1]]}” with weight ${(weights[at[0]][at[1]] / 1000).toFixed(3)}`;
     }
     const arrows = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
     svg.addEventListener("focus", () => point(...at));
@@ -55,7 +58,8 @@
       point(at[0] + arrow[0], at[1] + arrow[1]);
     });
     const part = make("figure", { style: "display: inline-block; margin: 0 14px 8px 0" });
-    part.append(make("figcaption", { style: "font-size: 12px" }, `layer ${layer}, head ${head}`), svg);
+    const caption = `layer ${layer}, head ${head}`;
+    part.append(make("figcaption", { style: "font-size: 12px" }, caption), svg);
     return part;
   }
 
