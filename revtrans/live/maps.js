@@ -11,6 +11,11 @@
     made.textContent = text;
     return made;
   };
+  const viridis = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
+  const colour = (weight) => {
+    const place = Math.min(weight * 4, 3.999), i = Math.floor(place);
+    return viridis[i].map((low, c) => low + (viridis[i + 1][c] - low) * (place - i));
+  };
   const about = make("p", { role: "status", style: "min-height: 1.5em; margin: 6px 0" });
 
   function draw(name, layer, head, weights, queries, keys) {
@@ -30,8 +35,7 @@
     weights.forEach((row, i) => row.forEach((thousandths, j) => {
       const weight = thousandths / 1000;
       const cell = make("rect", { x: margin + j * size, y: margin + i * size, width: size,
-        height: size,
-        fill: `hsl(${265 - 205 * weight} ${60 + 30 * weight}% ${16 + 44 * weight}%)` });
+        height: size, fill: `rgb(${colour(weight)})` });
       cell.addEventListener("pointerenter", () => point(i, j));
       svg.append(cell);
     }));

@@ -69,7 +69,7 @@ function standIns() { // for the heads that are switched off: zeros, or what the
   const { d_model, n_heads } = model().config, width = d_model / n_heads;
   const means = state.mean ? meansOf(model()) : null;
   for (const key of state.off) {
-    const [kind, layer, head] = key.split(".");
+    const [kind, ...place] = key.split("."), [layer, head] = place.map(Number);
     const row = means ? means[kind][layer] : new Array(d_model).fill(0);
     (off[kind][layer] ??= [])[head] = row.slice(head * width, (head + 1) * width);
   }
@@ -532,8 +532,9 @@ function nameTemperature() {
 }
 
 function reset() {
-  Object.assign(state, { moment: learned.length - 1, temperature: 0, masked: true });
-  $("mask").checked = true;
+  Object.assign(state, {
+    moment: learned.length - 1, temperature: 0, masked: true, mean: false });
+  $("mask").checked = document.querySelector('[value="zero"]').checked = true;
   chooseModel(false);
 }
 

@@ -12,6 +12,7 @@ from revtrans.data import ReversalTask, Vocab
 from revtrans.decoding import reverse
 from revtrans.model import Transformer, TransformerConfig
 from revtrans.page import random_texts, write_page
+from revtrans.plotting import attention_maps, show_attention
 from revtrans.training import fit
 
 
@@ -57,7 +58,7 @@ def first_step(model: Transformer, text: str) -> dict[str, float]:
 folder = Path(sys.argv[1])
 torch.set_num_threads(1)
 task = ReversalTask("abcdeñ😀", max_length=7)
-model = Transformer(TransformerConfig(task.vocab.symbols, 7, d_model=32, n_heads=2, d_ff=64))
+model = Transformer(TransformerConfig(task.vocab.symbols, 7, d_model=32, n_heads=4, d_ff=64))
 moments = {}
 
 
@@ -73,15 +74,18 @@ write_page(model, folder / "page.html", moments, hand, texts)
 ours, found = rounded(model), []
 pairs = [(text, reverse(model, text)) for text in texts]
 for i, text in enumerate(texts):
-    layer, head = divmod(i % 4, 2)
+    layer, head = divmod(i % 8, 4)
     part = ours.decoder.layers[layer].cross_attention
     rows = {"zero": torch.zeros(32), "mean": mean_result(ours, part, pairs)}
     gone = {way: without(ours, part, head, row, text) for way, row in rows.items()}
     off = {"layer": layer, "head": head, "written": gone}
     one = {"text": text, "written": reverse(ours, text), "first": first_step(ours, text)}
     found.append(one | {"off": off})
+maps = attention_maps(ours, texts[0])
+(folder / "maps.html").write_text(show_attention(maps).html, encoding="utf-8")
+weight = round(maps.cross[1, 0, 1, 0].item(), 3)
 first = reverse(moments[0], texts[0])
-about = {"texts": found, "moments": {"first": first, "byHand": texts[0][::-1]}}
+about = {"weight": weight, "texts": found, "moments": {"first": first, "byHand": texts[0][::-1]}}
 (folder / "expected.json").write_text(json.dumps(about), encoding="utf-8")
 changed = sum(set(one["off"]["written"].values()) != {one["written"]} for one in found)
 print(f"{changed} of {len(found)} answers change without a head")

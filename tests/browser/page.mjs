@@ -13,7 +13,7 @@ const quiet = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-bac
   "--disable-component-update", "--disable-sync"];
 const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: quiet });
 
-async function open(options) {
+async function open(options, page = process.argv[2]) {
   const tab = await browser.newPage({ locale: "en-US", ...options });
   tab.faults = [];
   tab.on("request", (request) => {
@@ -103,5 +103,17 @@ for (const colorScheme of ["light", "dark"]) { // no page is wider than its wind
     assert.deepEqual(look.faults, []);
   }
 }
+
+const shown = path.join(path.dirname(page), "maps.html"); // show_attention's, in a notebook
+const maps = await open({ viewport: { width: 900, height: 600 } }, shown);
+await maps.locator("svg").nth(4).focus();
+await maps.keyboard.press("ArrowDown");
+assert.match(await maps.locator("p[role=status]").textContent(),
+  new RegExp(`^cross-attention, layer 1, head 0: row 1 .* weight ${expected.weight.toFixed(3)}$`));
+await maps.getByRole("button", { name: "decoder" }).click();
+assert.match(await maps.locator("svg").first().getAttribute("aria-label"), /^decoder, layer 0/);
+assert.deepEqual(maps.faults, []);
+const still = await open({ javaScriptEnabled: false }, shown);
+assert.ok(await still.locator("img").isVisible());
 await browser.close();
 console.log(`${expected.texts.length} texts typed; no request, no error`);
