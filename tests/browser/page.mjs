@@ -1,23 +1,23 @@
-// node page.mjs PAGE.html EXPECTED.json FOLDER: uses a page in a real Chromium as a reader would,
-// and compares what it shows with what PyTorch computed. Needs playwright-core and chromium; see
-// tests/browser/run. Screenshots go to FOLDER.
+// node page.mjs FOLDER: uses the page that expected.py has put there in a real Chromium, as a reader
+// would, and compares what it shows with what PyTorch computed. Needs Debian's chromium, and
+// playwright-core in NODE_PATH. Screenshots go to FOLDER, too.
 import assert from "node:assert/strict";
 import fs from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 
-const [page, expectedPath, folder] = process.argv.slice(2);
-const { chromium } = createRequire(process.env.PLAYWRIGHT_FROM + "/")("playwright-core");
-const expected = JSON.parse(fs.readFileSync(expectedPath, "utf-8"));
+const { chromium } = createRequire(import.meta.url)("playwright-core");
+const folder = path.resolve(process.argv[2]), live = path.join(folder, "page.html");
+const expected = JSON.parse(fs.readFileSync(path.join(folder, "expected.json"), "utf-8"));
 const quiet = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
   "--disable-component-update", "--disable-sync"];
 const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: quiet });
 
-async function open(options, page = process.argv[2]) {
+async function open(options, page = live) {
   const tab = await browser.newPage({ locale: "en-US", ...options });
   tab.faults = [];
   tab.on("request", (request) => {
-    if (request.url() !== `file://${path.resolve(page)}` && !request.url().startsWith("data:")) {
+    if (request.url() !== `file://${page}` && !request.url().startsWith("data:")) {
       tab.faults.push(`request: ${request.url()}`);
     }
   });
@@ -25,7 +25,7 @@ async function open(options, page = process.argv[2]) {
   tab.on("console", (message) => {
     if (message.type() === "error") tab.faults.push(`console: ${message.text()}`);
   });
-  await tab.goto(`file://${path.resolve(page)}`);
+  await tab.goto(`file://${page}`);
   return tab;
 }
 
@@ -104,7 +104,7 @@ for (const colorScheme of ["light", "dark"]) { // no page is wider than its wind
   }
 }
 
-const shown = path.join(path.dirname(page), "maps.html"); // show_attention's, in a notebook
+const shown = path.join(folder, "maps.html"); // show_attention's, in a notebook
 const maps = await open({ viewport: { width: 900, height: 600 } }, shown);
 await maps.locator("svg").nth(4).focus();
 await maps.keyboard.press("ArrowDown");
