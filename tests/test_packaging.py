@@ -29,7 +29,7 @@ RANKS = [
     {"training"},
     {"decoding"},
     {"plotting", "schemes", "by_hand", "pairs", "files"},
-    {"exercises"},
+    {"exercises", "page"},
     {"cli"},
 ]
 MODULES = {name: PACKAGE / f"{name}.py" for rank in RANKS for name in rank - {"exercises"}}
