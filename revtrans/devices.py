@@ -89,13 +89,14 @@ class Shared:
 
     def __call__(self, batch: Batch) -> float:
         self.seed_dropout()
-        symbols, total = batch.label_mask.sum(), torch.zeros((), device=batch.source.device)
+        symbols, total = batch.label_mask.sum(), 0.0
         for part in range(self.rank, self.parts, self.processes):
             rows = Batch(batch.source[part :: self.parts], batch.target[part :: self.parts])
             is_last = part + self.processes >= self.parts
             # The processes exchange their gradients once, in the backward pass of the last part.
             with nullcontext() if is_last or not in_group() else self.forward.no_sync():
-                loss = self.training.loss(rows, self.forward) * (rows.label_mask.sum() / symbols)
+                mean = self.training.loss(rows, self.forward)
+                loss = mean * rows.label_mask.sum() / symbols
                 (loss * self.processes).backward()  # of the processes, the mean will be taken
             total = total + loss.detach()
         if in_group():
