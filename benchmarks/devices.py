@@ -21,7 +21,9 @@ from .common import ratio, spread
 from .survival import KILLED, _done, _end
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
-SIZES = [part for name, size in KILLED.items() for part in (f"--{name.replace('_', '-')}", str(size))]
+SIZES = [
+    part for name, size in KILLED.items() for part in (f"--{name.replace('_', '-')}", str(size))
+]
 
 
 def _steps(rank: int, processes: int, place: str, d_model: int, batch: int, steps: int) -> None:

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from together import together
 
+from revtrans import cli
 from revtrans.data import ReversalTask
 from revtrans.devices import (
     Shared,
@@ -76,9 +77,9 @@ def said() -> tuple[str, str, list[int]]:
     return out.getvalue(), err.getvalue(), called
 
 
-def unlike() -> str:
+def refused(**recipe) -> str:
     try:
-        fit(model(), TASK, **{**OPTIONS, "seed": int(not is_first())})
+        fit(model(), TASK, **{**OPTIONS, **recipe})
     except InputValueError as error:
         return str(error)
     return ""
@@ -114,7 +115,8 @@ def lessons(folder: str) -> dict:
         "wrapped": through_the_parts(unwrapped=False),
         "unwrapped": through_the_parts(unwrapped=True),
         "said": said(),
-        "unlike": unlike(),
+        "unlike": refused(seed=rank),
+        "too few": refused(batch_size=1),
         "files": in_files(folder),
     }
 
@@ -183,7 +185,9 @@ def test_the_first_alone_draws_calls_back_and_prints(two):
 
 
 def test_processes_with_other_trainings_are_refused(two):
-    assert all("has seed" in one["unlike"] for one in two)
+    assert "process 1 has seed 1, this one 0" in two[0]["unlike"]
+    assert "process 0 has seed 0, this one 1" in two[1]["unlike"]
+    assert all("batch_size must be a whole number of at least 2" in one["too few"] for one in two)
 
 
 def test_files_pass_from_one_to_two_and_back(two, folder):
@@ -206,7 +210,7 @@ def test_dropout_differs_between_processes_and_is_the_same_again(two):
     assert_same(first["files"]["dropout"][2], first["dropout"][1], 0)
 
 
-@pytest.mark.parametrize("parts", [2, 3, 8])
+@pytest.mark.parametrize("parts", [3, 8])
 def test_parts_of_a_batch_give_the_gradients_of_the_whole(parts):
     losses, weights, _ = losses_and_weights(label_smoothing=0.1)
     ours = losses_and_weights(accumulate=parts, label_smoothing=0.1)
@@ -214,7 +218,7 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(parts):
     assert_same(ours[1], weights, 1e-9)
 
 
-def test_a_mean_of_means_is_another_number(monkeypatch):
+def test_a_mean_of_means_is_another_number():
     training = begin(model(), TASK, accumulate=4, batch_size=8)
     batch = TASK.sample(8, torch.Generator().manual_seed(3))
     whole = Training(model(), TASK, batch_size=8).backward(batch)
@@ -228,7 +232,7 @@ def test_a_mean_of_means_is_another_number(monkeypatch):
     assert abs(sum(means) / 4 - whole) > 1e-3
 
 
-def test_bf16_computes_products_in_half_and_learns_the_same(trained):
+def test_bf16_computes_products_in_half_and_nothing_else():
     seen = []
     halves = model(double=False)
     halves.decoder.layers[0].feed_forward.register_forward_hook(
@@ -292,18 +296,18 @@ def test_every_accelerators_generator_is_kept(kind, monkeypatch):
     assert torch.equal(kept["state"], torch.ones(2))
 
 
-def test_torchrun_trains_as_one_process_does(tmp_path):
+def test_torchrun_trains_as_one_process_does(tmp_path, capsys, monkeypatch):
     sizes = ["--symbols", "abc", "--max-length", "3", "--d-model", "8", "--n-heads", "2"]
     options = ["train", *sizes, "--d-ff", "8", "--steps", "20", "--device", "cpu", "--out"]
     run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    shown = {}
-    for name, start in {"two": run, "one": [sys.executable]}.items():
-        command = [*start, "-m", "revtrans", *options, name]
-        keep = {"capture_output": True, "text": True, "cwd": tmp_path, "env": environment}
-        done = subprocess.run(command, **keep)
-        assert done.returncode == 0, done.stderr
-        shown[name] = done.stdout.replace(name, "DIR").splitlines()
+    command = [*run, "-m", "revtrans", *options, "two"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*options, "one"]) == 0
+    printed = {"two": done.stdout, "one": capsys.readouterr().out}
+    shown = {name: text.replace(name, "DIR").splitlines() for name, text in printed.items()}
     assert len(shown["two"]) == len(shown["one"]) == 3, "one process prints"
     assert shown["two"][1:] == shown["one"][1:]
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in shown)
