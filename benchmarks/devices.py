@@ -18,12 +18,9 @@ from revtrans.model import Transformer, TransformerConfig
 from revtrans.training import begin
 
 from .common import ratio, spread
-from .survival import KILLED, _done, _end
+from .survival import RUN, _done, _end
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
-SIZES = [
-    part for name, size in KILLED.items() for part in (f"--{name.replace('_', '-')}", str(size))
-]
 
 
 def _steps(rank: int, processes: int, place: str, d_model: int, batch: int, steps: int) -> None:
@@ -73,7 +70,7 @@ def _run(folder: Path, steps: int, restarts: int) -> subprocess.Popen:
     command = [*TORCHRUN, "2", "--max-restarts", str(restarts), "-m", "revtrans", "train"]
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([*command, *SIZES, *options], env=environment, **silent)
+    return subprocess.Popen([*command, *RUN, *options], env=environment, **silent)
 
 
 def _workers(pid: int) -> list[int]:
