@@ -20,7 +20,7 @@ from revtrans.training import begin
 from .common import ratio, spread
 from .survival import RUN, _done, _end
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
 
 def _steps(rank: int, processes: int, place: str, d_model: int, batch: int, steps: int) -> None:
@@ -43,7 +43,7 @@ def _steps(rank: int, processes: int, place: str, d_model: int, batch: int, step
 
 
 def processes(
-    rounds: int = 5, steps: int = 20, sizes: tuple = ((64, 32), (64, 256), (256, 32), (256, 256))
+    rounds: int = 3, steps: int = 15, sizes: tuple = ((64, 32), (64, 256), (256, 32), (256, 256))
 ) -> list[dict]:
     """Seconds of a training step with one process and with two, of one thread each."""
     rows = []
