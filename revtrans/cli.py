@@ -141,7 +141,8 @@ def _train_command(arguments: argparse.Namespace) -> None:
     path, typed = arguments.out / "checkpoint.safetensors", vars(arguments)
     with process_group(arguments.device):
         stored = peek_checkpoint(path)[0] if is_first() and path.exists() else {}
-        settings = {"steps": STEPS, "seed": SEED, "precision": "fp32", **from_first(stored), **typed}
+        defaults = {"steps": STEPS, "seed": SEED, "precision": "fp32"}
+        settings = {**defaults, **from_first(stored), **typed}
         names = TransformerConfig.__dataclass_fields__.keys() & settings.keys()
         config = TransformerConfig(**{name: settings[name] for name in names})
         recipe = {name: settings[name] for name in ("steps", "seed", "precision")}

@@ -54,7 +54,7 @@ def largest(number: int, device: torch.device) -> int:
 class Forward(nn.Module):
     """A model's logits, in the type of its weights.
 
-    If `precision` is "bf16", matrix products are computed in bfloat16; the weights stay as they are.
+    If `precision` is "bf16", matrix products are computed in bfloat16; weights stay as they are.
     """
 
     def __init__(self, model: nn.Module, precision: str):

@@ -406,7 +406,7 @@ def check_same(path: str | os.PathLike, stored: dict, settings: dict[str, object
 # %% ../nbs/22_files.ipynb #export-noted-signals
 @contextmanager
 def noted_signals() -> Iterator[list[int]]:
-    """Inside, signals that ask for an end are put into the list; the same once more acts as ever."""
+    """Inside, a signal that asks for an end is put into the list; the same again acts as ever."""
     noted, before = [], {}
 
     def note(number: int, frame: object) -> None:
