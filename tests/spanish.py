@@ -69,7 +69,7 @@ def made(name: str) -> NotebookNode:
     path, ours = ES / f"{name}.ipynb", table(name)
     there = {cell.id: cell for cell in nbformat.read(path, as_version=4).cells}
     notebook = english(name)
-    for i, cell in enumerate(notebook.cells):
+    for cell in notebook.cells:
         old = there.get(cell.id)
         if cell.cell_type == "markdown":
             if old is None:

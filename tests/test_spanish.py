@@ -8,7 +8,7 @@ import spanish
 from nbformat import read
 
 NAMES = sorted(path.stem for path in spanish.ES.glob("*.json"))
-REFERENCES = re.compile(r"(?m)^## Referencias\n(?:\n?- .*\n?)*")
+REFERENCES = re.compile(r"^## Refer(?:ences|encias)\n.*", re.DOTALL | re.MULTILINE)
 TWIN = re.compile(r"\[[^\]]*\]\((?:es|\.\.)/\w+\.ipynb\)")  # the same page in the other language
 KEPT = {
     "formulas": re.compile(r"\$\$.*?\$\$|\$[^$\n]+\$", re.DOTALL),
@@ -65,7 +65,7 @@ def test_every_reworded_string_holds_the_same_values(name):
     source = "\n".join(cell.source for cell in spanish.english(name).cells)
     for english, word in ours["words"].items():
         assert english in source, f"not in the notebook any more: {english}"
-        held = [re.findall(r"\{[^{}]*\}", text) for text in (english, word)]
+        held = [re.findall(r"\{[^{}'\"]*\}", text) for text in (english, word)]
         assert Counter(held[0]) == Counter(held[1]), word
     drawn = {cell.id for cell in spanish.english(name).cells if "fig-alt" in cell.source}
     assert set(ours["alts"]) == drawn
