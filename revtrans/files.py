@@ -28,17 +28,8 @@ from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from . import errors
+from . import devices, errors
 from .data import Task
-from revtrans.devices import (
-    from_first,
-    generator_states,
-    in_group,
-    is_first,
-    largest,
-    seeded,
-    set_generator_states,
-)
 from .errors import FileError, InputTypeError, InputValueError, RevtransError
 from .model import Transformer, TransformerConfig
 from .training import History, Training, begin
@@ -293,7 +284,9 @@ def state_of(training: Training) -> dict[str, Tensor]:
         state |= optimizer.state.get(p, {})
         found |= {f"optimizer.{name}.{key}": tensor for key, tensor in state.items()}
     found["random.batches"] = training.batches.get_state()
-    for name, generator in generator_states(training.device).items():  # dropout draws from them
+    for name, generator in devices.generator_states(
+        training.device
+    ).items():  # dropout draws from them
         found[f"random.{name}"] = generator
     for name, value in asdict(history).items():
         dtype = torch.int64 if name == "step" else torch.float64
@@ -304,8 +297,8 @@ def state_of(training: Training) -> dict[str, Tensor]:
 def restore(training: Training, state: dict[str, Tensor]) -> None:
     """Put a training where it was when `state_of` was asked. Raises RuntimeError if none was."""
     training.batches.set_state(state["random.batches"])
-    names = generator_states(training.device)
-    set_generator_states(training.device, {name: state[f"random.{name}"] for name in names})
+    names = devices.generator_states(training.device)
+    devices.set_generator_states(training.device, {name: state[f"random.{name}"] for name in names})
     model, optimizer = training.model, training.optimizer
     model.load_state_dict({name: state[f"model.{name}"] for name in model.state_dict()})
     for name, p in model.named_parameters():
@@ -449,16 +442,13 @@ def only_one(path: Path) -> Iterator[None]:
 
 # %% ../nbs/22_files.ipynb #export-go-on
 def go_on(path: str | os.PathLike, training: Training, settings: dict) -> int:
-    """Put a training where the file's ended, in all processes; the steps done, −1 without a file.
-
-    Raises what `read_checkpoint` raises.
-    """
+    """Put a training where the file's ended, in all processes; the steps done, −1 without one."""
     done = -1
-    if is_first() and check_path(path).exists():
+    if devices.is_first() and check_path(path).exists():
         done = read_checkpoint(path, training, settings)
-    if in_group():
+    if devices.in_group():
         state = {name: tensor.cpu() for name, tensor in state_of(training).items()}
-        done, state = from_first((done, state))
+        done, state = devices.from_first((done, state))
         restore(training, state)
     return done
 
@@ -480,7 +470,7 @@ def resumable_fit(
     believed; InputValueError, naming what differs, for a file of another training.
     """
     errors.check_whole("every", every)
-    alone = only_one(check_path(path)) if is_first() else nullcontext()
+    alone = only_one(check_path(path)) if devices.is_first() else nullcontext()
     with alone, noted_signals() as noted:
         training = begin(model, task, **recipe)
         settings, asked = settings_of(training), 0
@@ -488,15 +478,15 @@ def resumable_fit(
         def keep(training: Training) -> None:
             nonlocal kept, asked
             done = len(training.history.loss)
-            asked = largest(noted[0] if noted else 0, training.device)
+            asked = devices.largest(noted[0] if noted else 0, training.device)
             if done > kept and (done % every == 0 or done == training.steps or asked):
-                if is_first():
+                if devices.is_first():
                     write_checkpoint(path, training, settings)
                 kept = done
             if asked and done < training.steps:
                 raise KeyboardInterrupt  # `run` ends as it does after Ctrl-C
 
-        with seeded(training.seed, training.device):
+        with devices.seeded(training.seed, training.device):
             kept = go_on(path, training, settings)
             history = training.run(progress, callback, after_step=keep)
     history.interrupted = asked if len(history.loss) < training.steps else 0
