@@ -284,10 +284,8 @@ def state_of(training: Training) -> dict[str, Tensor]:
         state |= optimizer.state.get(p, {})
         found |= {f"optimizer.{name}.{key}": tensor for key, tensor in state.items()}
     found["random.batches"] = training.batches.get_state()
-    for name, generator in devices.generator_states(
-        training.device
-    ).items():  # dropout draws from them
-        found[f"random.{name}"] = generator
+    generators = devices.generator_states(training.device)  # dropout draws from them
+    found |= {f"random.{name}": generator for name, generator in generators.items()}
     for name, value in asdict(history).items():
         dtype = torch.int64 if name == "step" else torch.float64
         found[f"history.{name}"] = torch.tensor(value, dtype=dtype)
@@ -298,7 +296,8 @@ def restore(training: Training, state: dict[str, Tensor]) -> None:
     """Put a training where it was when `state_of` was asked. Raises RuntimeError if none was."""
     training.batches.set_state(state["random.batches"])
     names = devices.generator_states(training.device)
-    devices.set_generator_states(training.device, {name: state[f"random.{name}"] for name in names})
+    generators = {name: state[f"random.{name}"] for name in names}
+    devices.set_generator_states(training.device, generators)
     model, optimizer = training.model, training.optimizer
     model.load_state_dict({name: state[f"model.{name}"] for name in model.state_dict()})
     for name, p in model.named_parameters():
