@@ -43,7 +43,7 @@ def _steps(rank: int, processes: int, place: str, d_model: int, batch: int, step
 
 
 def processes(
-    rounds: int = 3, steps: int = 15, sizes: tuple = ((64, 32), (64, 256), (256, 32), (256, 256))
+    rounds: int = 3, steps: int = 12, sizes: tuple = ((64, 32), (64, 256), (256, 32), (256, 256))
 ) -> list[dict]:
     """Seconds of a training step with one process and with two, of one thread each."""
     rows = []
@@ -77,7 +77,7 @@ def _workers(pid: int) -> list[int]:
     return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def restarts(rounds: int = 20, steps: int = 40, seed: int = 0) -> list[dict]:
+def restarts(rounds: int = 20, steps: int = 24, seed: int = 0) -> list[dict]:
     """SIGKILL one of two workers of `torchrun --max-restarts` at a random moment; compare the ends.
 
     Equal means: all tensors of the last checkpoint, and the bytes of the model, are those of a
