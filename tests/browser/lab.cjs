@@ -56,7 +56,9 @@ async function run(page, site, folder, name) {
   const shoot = (label) =>
     page.screenshot({ path: join(folder, "shots", `${name.replace(".ipynb", "")}-${label}.png`) });
   await page.waitForTimeout(6000);
-  await shoot("running"); // the bars of a training, where one comes first
+  const bar = page.locator(".jp-Notebook .widget-hprogress").first();
+  if (await bar.count()) await bar.scrollIntoViewIfNeeded(); // that of a training, if one comes first
+  await shoot("running");
   const done = (cell) => cell.execution_count || !source(cell).trim();
   for (let left = 9 * MINUTES; left > 0; left -= 3000) {
     await page.waitForTimeout(3000);
@@ -65,7 +67,7 @@ async function run(page, site, folder, name) {
     if (saved.every(done) || saved.some((c) => c.outputs.some((o) => o.output_type === "error"))) break;
   }
   const output = ".jp-Notebook .jp-OutputArea-output";
-  const views = page.locator(`${output} img, ${output} .widget-hprogress`);
+  const views = page.locator(`${output} img`);
   for (const [i, view] of (await views.all()).slice(0, 8).entries()) {
     await view.scrollIntoViewIfNeeded();
     await shoot(i);
