@@ -138,6 +138,11 @@ def _survival(folder: Path) -> Iterator[Must]:
     yield Must("share that goes on to the same bits", equal, 1, False)
     yield Must("checkpoints unreadable after a kill", sum(not row["readable"] for row in rows), 0)
     yield Must("files left behind", sum(row["left behind"] for row in rows), 0)
+    yield Must("workers of torchrun killed", len(read("restarts", folder)["rows"]), 20, False)
+    same = [row["equal"] for row in read("restarts", folder)["rows"]]
+    yield Must("share that ends as the undisturbed run", sum(same) / len(same), 1, False)
+    sizes = read("processes", folder)["rows"]
+    yield Must("processes: sizes at which two were timed beside one", len(sizes), 4, False)
     spoiled = read("files", folder)["rows"][-1]
     yield Must("spoiled files read", spoiled["files"], 2000, False)
     yield Must("spoiled files believed, or another error", spoiled["other"], 0)
@@ -198,6 +203,8 @@ TABLES = {
     "length perfect": None,
     "length tracks": None,
     "kills": None,
+    "restarts": None,
+    "processes": None,
     "files": None,
     "inputs": None,
 }
@@ -211,11 +218,18 @@ def _kills(rows: list[dict]) -> list[dict]:
     return [{"kills": len(rows), "first at step": min(steps), "last at step": max(steps), **summed}]
 
 
+def _restarts(rows: list[dict]) -> list[dict]:
+    first = sum(row["worker"] == 0 for row in rows)
+    equal = sum(row["equal"] for row in rows)
+    return [{"kills": len(rows), "of these, the first worker": first, "equal": equal}]
+
+
 SUMMARIES = {
     "length": length_tables.house,
     "length perfect": length_tables.perfect,
     "length tracks": length_tables.tracks,
     "kills": _kills,
+    "restarts": _restarts,
     "files": lambda rows: rows[-1:],
 }
 

@@ -40,12 +40,14 @@ def _save_map(model, text: str, path: Path) -> tuple[int, int, float]:
 
 # %% ../nbs/24_command_line.ipynb #export--best-device
 def best_device() -> str:
-    """The best device there is: cuda, mps, cpu."""
+    """The best device there is: cuda, mps, cpu. Several processes cannot share the mps device."""
     import torch
+
+    from revtrans.devices import in_group
 
     if torch.cuda.is_available():
         return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    return "mps" if torch.backends.mps.is_available() and not in_group() else "cpu"
 
 
 def _check_folder(path: Path) -> None:
@@ -60,36 +62,42 @@ def _check_folder(path: Path) -> None:
 STEPS, SEED, EVERY = 325, 0, 100
 
 
-def _train(arguments: argparse.Namespace, config, steps: int, seed: int, every=EVERY, keep=None):
+def _train(arguments: argparse.Namespace, config, every: int = EVERY, keep=None, **recipe):
     """Train on reversal, with a live progress bar; save model and training curve."""
     import matplotlib.pyplot as plt
 
     from revtrans.data import ReversalTask
+    from revtrans.devices import is_first
     from revtrans.errors import FileError, InputValueError, check_device
-    from revtrans.files import peek_checkpoint, resumable_fit, save
+    from revtrans.files import resumable_fit, save
     from revtrans.model import Transformer
     from revtrans.plotting import plot_history
-    from revtrans.training import Training
+    from revtrans.training import begin
 
     out, device = arguments.out, arguments.device or best_device()
     names = ("checkpoint.safetensors", "model.safetensors", "training.png")
     kept, saved, curve = (out / name for name in names)
-    _check_folder(out)
+    if is_first():
+        _check_folder(out)
     check_device(device)
-    model, recipe = Transformer(config, seed).to(device), {"steps": steps, "seed": seed}
+    model = Transformer(config, recipe["seed"]).to(device)
     task = ReversalTask(config.symbols, max_length=config.max_length)
-    Training(model, task, **recipe)  # what cannot be is refused before a folder is made
-    if saved.exists() and not kept.exists():
-        raise FileError(f"{saved} is a model of another training; choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
+    begin(model, task, **recipe)  # what cannot be is refused before a folder is made
+    if is_first():
+        if saved.exists() and not kept.exists():
+            raise FileError(f"{saved} is a model of another training; choose another --out")
+        out.mkdir(parents=True, exist_ok=True)
     try:
         history = resumable_fit(kept, model, task, every, callback=keep, **recipe)
     except InputValueError as error:  # a file of another training
         raise FileError(f"{error}; choose another --out") from error
+    done, steps = len(history.loss), recipe["steps"]
     if history.interrupted:
-        done = peek_checkpoint(kept)[1]
-        print(f"{done} of {steps} steps are kept; the same command goes on", file=sys.stderr)
+        if is_first():
+            print(f"{done} of {steps} steps are kept; the same command goes on", file=sys.stderr)
         raise KeyboardInterrupt(history.interrupted)
+    if not is_first():
+        return model
     print(
         f"trained {steps} steps on {device} in {history.seconds:.0f} s: exact match "
         f"{history.exact_match[-1]:.1%} on held-out strings"
@@ -141,7 +149,8 @@ def _demo(arguments: argparse.Namespace) -> None:
     config = TransformerConfig(symbols=ascii_lowercase + "".join(more))
     reverse(Transformer(config), words)  # says what is wrong with a word, if something is
     steps, seed = getattr(arguments, "steps", STEPS), getattr(arguments, "seed", SEED)
-    model = _train(arguments, config, steps, seed, keep=_keep_moments(arguments.out, steps))
+    keep = _keep_moments(arguments.out, steps)
+    model = _train(arguments, config, keep=keep, steps=steps, seed=seed)
     for word, written in zip(words, reverse(model, words)):
         print(f"  {word} → {written}{'' if written == word[::-1] else '   (wrong)'}")
     layer, head, score = _save_map(model, "transformer", arguments.out / "attention.png")
@@ -160,18 +169,21 @@ def _texts(typed: Sequence[str]) -> list[str]:
 
 # %% ../nbs/24_command_line.ipynb #export--train-command
 def _train_command(arguments: argparse.Namespace) -> None:
+    from revtrans.devices import from_first, is_first, process_group
     from revtrans.files import peek_checkpoint
     from revtrans.model import TransformerConfig
 
     path, typed = arguments.out / "checkpoint.safetensors", vars(arguments)
-    stored = peek_checkpoint(path)[0] if path.exists() else {}
-    settings = {**stored, **typed}
-    names = TransformerConfig.__dataclass_fields__.keys() & settings.keys()
-    config = TransformerConfig(**{name: settings[name] for name in names})
-    steps, seed = settings.get("steps", STEPS), settings.get("seed", SEED)
-    _train(arguments, config, steps, seed, arguments.every)
-    for name in ("training.png", "model.safetensors"):
-        print(f"wrote {arguments.out / name}")
+    with process_group(arguments.device):
+        stored = peek_checkpoint(path)[0] if is_first() and path.exists() else {}
+        defaults = {"steps": STEPS, "seed": SEED, "precision": "fp32"}
+        settings = {**defaults, **from_first(stored), **typed}
+        names = TransformerConfig.__dataclass_fields__.keys() & settings.keys()
+        config = TransformerConfig(**{name: settings[name] for name in names})
+        recipe = {name: settings[name] for name in ("steps", "seed", "precision")}
+        _train(arguments, config, arguments.every, **recipe)
+        for name in ("training.png", "model.safetensors") if is_first() else ():
+            print(f"wrote {arguments.out / name}")
 
 # %% ../nbs/24_command_line.ipynb #export--reverse-command
 def _load(arguments: argparse.Namespace):
@@ -258,6 +270,9 @@ def _parser() -> argparse.ArgumentParser:
     option(train, "n_heads", "attention heads", 4)
     option(train, "d_ff", "hidden size of the feed-forward layers", 256)
     option(train, "n_layers", "layers of the encoder, and again of the decoder", 2)
+    choices = {"choices": ("fp32", "bf16"), "default": argparse.SUPPRESS}
+    meaning = "of matrix products, see notebook 23 (fp32)"
+    train.add_argument("--precision", **choices, help=meaning)
     every = "steps from one checkpoint to the next (%(default)s)"
     train.add_argument("--every", type=int, metavar="N", default=EVERY, help=every)
 

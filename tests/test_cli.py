@@ -30,7 +30,7 @@ OPTIONS = {
     "train": COMMON
     | TRAINING
     | {"--symbols SYMBOLS", "--positions POSITIONS", "--max-length N", "--d-model N"}
-    | {"--n-heads N", "--d-ff N", "--n-layers N", "--every N"},
+    | {"--n-heads N", "--d-ff N", "--n-layers N", "--every N", "--precision {fp32,bf16}"},
     "reverse": COMMON | {"MODEL", "TEXT", "--beam BEAM"},
     "map": COMMON | {"MODEL", "TEXT", "--out FILE"},
     "page": COMMON
