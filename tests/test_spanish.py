@@ -13,7 +13,7 @@ TWIN = re.compile(r"\[[^\]]*\]\((?:es|\.\.)/\w+\.ipynb\)")  # the same page in t
 KEPT = {
     "formulas": re.compile(r"\$\$.*?\$\$|\$[^$\n]+\$", re.DOTALL),
     "code words": re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL),
-    "links": re.compile(r"\]\(([^)]+)\)"),
+    "links": re.compile(r"\]\(([^)#]+)[^)]*\)"),
     "tags": re.compile(r"</?\w+>"),
 }
 NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*")
@@ -99,3 +99,11 @@ def test_every_solution_is_there(name):
         ]
         counts[1]["Answer"] = counts[1].pop("Respuesta", 0)
         assert +counts[0] == +counts[1], cell
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_link_to_a_heading_leads_to_one(name):
+    text = "\n".join(spanish for _, _, spanish in pairs(name))
+    for target, anchor in re.findall(r"\]\((\w+)\.ipynb#([^)]+)\)", text):
+        titles = re.findall(r"(?m)^#+ (.*)$", "\n".join(text for _, _, text in pairs(target)))
+        assert anchor in {title.replace(" ", "-") for title in titles}, (target, anchor)
