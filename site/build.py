@@ -1,8 +1,9 @@
 """Build the web edition from the stored outputs: python site/build.py [folder]
 
-There is an English and, in the folder es, a Spanish edition. No notebook is run. Each is copied as a reader wants to see it: hidden cells and directives are
-gone, exported cells name their module, a solution folds together with its code. Sphinx makes pages
-of them, of the modules' docstrings and of the benchmarks' tables.
+There is an English edition and, in the folder es, a Spanish one. No notebook is run. Each is copied
+as a reader wants to see it: hidden cells and directives are gone, exported cells name their module,
+a solution folds together with its code. Sphinx makes pages of them, of the modules' docstrings and
+of the benchmarks' tables.
 """
 
 import argparse
