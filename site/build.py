@@ -23,9 +23,8 @@ SITE = Path(__file__).resolve().parent
 ROOT = SITE.parent
 PNG = "image/png"
 DIRECTIVES = re.compile(r"(?:#\|.*\n?)*")
-TWIN = re.compile(
-    r" \[[^\]]*\]\((?:es|\.\.)/\w+\.ipynb\)"
-)  # to the same page in the other language
+# A link to the same notebook in the other language.
+TWIN = re.compile(r" \[[^\]]*\]\((?:es|\.\.)/\w+\.ipynb\)")
 LINKS = {
     "en": '<p><a href="notebooks/{0}.ipynb" download>Download this notebook</a> · '
     '<a href="es/{0}.html" lang="es" hreflang="es">En español</a></p>',
