@@ -273,7 +273,7 @@ class Certificate:
 
     `window` is (first, last), see `window_of`; `margin` the smallest one, in nats, as computed in
     float64; `rounding` a bound on what float32 may take from any margin; `worst` the string with
-    the smallest margin, at step `step`.
+    the smallest margin, at step `step`; `counterexample` a string that came out wrong, or None.
     """
 
     window: tuple[int, int]
@@ -282,16 +282,12 @@ class Certificate:
     rounding: float
     worst: str
     step: int
+    counterexample: str | None
 
     @property
     def proven(self) -> bool:
         """Whether every string of at least one symbol, of any length, is reversed exactly."""
-        return self.margin > self.rounding
-
-    @property
-    def counterexample(self) -> str | None:
-        """A string that surely comes out wrong, if there is one among the windows."""
-        return self.worst if self.margin < -self.rounding else None
+        return self.counterexample is None and self.margin > self.rounding
 
 # %% ../nbs/12_all_strings.ipynb #export-prove-exact
 def prove_exact(model: Transformer, most: int = 1_000_000) -> Certificate:
@@ -317,20 +313,24 @@ def prove_exact(model: Transformer, most: int = 1_000_000) -> Certificate:
         for n, t in cases(*window):
             for source in every(n_symbols, n):
                 found.append(_worst(model, source.to(device), t))
-    margin, rounding, worst, step = zip(*found)
-    at = min(range(len(margin)), key=margin.__getitem__)
-    return Certificate(window, windows, margin[at], max(rounding), worst[at], step[at])
+    margin, rounding, worst, step, wrong = zip(*found)
+    at, counterexample = (
+        min(range(len(found)), key=margin.__getitem__),
+        next(filter(None, wrong), None),
+    )
+    least = margin[at], max(rounding), worst[at], step[at]
+    return Certificate(window, windows, *least, counterexample)
 
 
-def _worst(model: Transformer, source: Tensor, t: int) -> tuple[float, float, str, int]:
-    """The smallest margin at step t, a bound on what rounding takes, and the string."""
+def _worst(model: Transformer, source: Tensor, t: int) -> tuple[float, float, str, int, str | None]:
+    """Of windows asked for at step t: what a certificate says, from `margin` on."""
     target = reversed_target(source, source.new_full((len(source),), source.shape[1]))
-    own = model(source, target[:, : t + 1])[:, t]
+    own, label = model(source, target[:, : t + 1])[:, t], target[:, t + 1]
     logits, off = (x[:, t] for x in bounded_logits(model, source, target[:, : t + 1]))
     off = off.nan_to_num(torch.inf)
     if ((own - logits).abs() > off[:, None]).any():
         raise InputValueError("no proof: the model computes something else than its layers say")
-    margin = lead(logits, target[:, t + 1])
-    at = margin.argmin()
-    text = model.vocab.decode(source[at].tolist())
-    return margin[at].item(), 2 * 1.001 * off.max().item(), text, t
+    margin = lead(logits, label)
+    at, wrong = margin.argmin(), (lead(own, label) < 0).nonzero()[:1, 0]
+    worst, *others = map(model.vocab.decode, source[[at.item(), *wrong.tolist()]].tolist())
+    return margin[at].item(), 2 * 1.001 * off.max().item(), worst, t, *(others or [None])
