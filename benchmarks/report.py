@@ -99,6 +99,16 @@ def _rest(folder: Path) -> Iterator[Must]:
     for row in read("memory", folder)["rows"][1:]:
         what = f"peak memory, decoding {row['length']} symbols, over {row['kind']}"
         yield Must(what, row["cached over it"]["median"], 0.5)
+    for row in read("text_memory", folder)["rows"][1:]:
+        what = f"over max_length 16, short texts with max_length {row['max_length']}:"
+        yield Must(f"{what} seconds", row["seconds over the first"]["median"], 1.2)
+        yield Must(f"{what} memory", row["MiB over the first"]["median"], 1.2)
+    (row,) = read("threads", folder)["rows"]
+    yield Must("threads that ask one model at once", row["threads"], 8, False)
+    yield Must("seconds for which they ask", row["seconds"], 60, False)
+    yield Must("calls from threads", row["calls"], 100, False)
+    yield Must("of these, other than one thread's answer", row["wrong"], 0)
+    yield Must("programs that hung", row["hangs"], 0)
 
 
 def _length(folder: Path) -> Iterator[Must]:
@@ -128,6 +138,11 @@ def _survival(folder: Path) -> Iterator[Must]:
     yield Must("share that goes on to the same bits", equal, 1, False)
     yield Must("checkpoints unreadable after a kill", sum(not row["readable"] for row in rows), 0)
     yield Must("files left behind", sum(row["left behind"] for row in rows), 0)
+    yield Must("workers of torchrun killed", len(read("restarts", folder)["rows"]), 20, False)
+    same = [row["equal"] for row in read("restarts", folder)["rows"]]
+    yield Must("share that ends as the undisturbed run", sum(same) / len(same), 1, False)
+    sizes = read("processes", folder)["rows"]
+    yield Must("processes: sizes at which two were timed beside one", len(sizes), 4, False)
     spoiled = read("files", folder)["rows"][-1]
     yield Must("spoiled files read", spoiled["files"], 2000, False)
     yield Must("spoiled files believed, or another error", spoiled["other"], 0)
@@ -175,6 +190,8 @@ TABLES = {
     "decoding": None,
     "growth": ["length", "ms per symbol", "over the shortest"],
     "memory": ["kind", "MiB", "cached over it"],
+    "text_memory": None,
+    "threads": None,
     "data": None,
     "imports": ["statement", "seconds", "over torch alone"],
     "x_recipes": ["name", "reached", "of", "steps", "seconds", "wrong"],
@@ -186,6 +203,8 @@ TABLES = {
     "length perfect": None,
     "length tracks": None,
     "kills": None,
+    "restarts": None,
+    "processes": None,
     "files": None,
     "inputs": None,
 }
@@ -199,11 +218,18 @@ def _kills(rows: list[dict]) -> list[dict]:
     return [{"kills": len(rows), "first at step": min(steps), "last at step": max(steps), **summed}]
 
 
+def _restarts(rows: list[dict]) -> list[dict]:
+    first = sum(row["worker"] == 0 for row in rows)
+    equal = sum(row["equal"] for row in rows)
+    return [{"kills": len(rows), "of these, the first worker": first, "equal": equal}]
+
+
 SUMMARIES = {
     "length": length_tables.house,
     "length perfect": length_tables.perfect,
     "length tracks": length_tables.tracks,
     "kills": _kills,
+    "restarts": _restarts,
     "files": lambda rows: rows[-1:],
 }
 

@@ -1,21 +1,30 @@
 """Attention maps, the score of their anti-diagonal, and figures that show them upright."""
 
+import base64
+import json
+import re
+import warnings
 from dataclasses import replace
 
 import checks
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 from torch_peers import assert_close
 
+from revtrans import plotting
 from revtrans.data import Vocab
 from revtrans.decoding import reverse
-from revtrans.model import Transformer
+from revtrans.model import Transformer, TransformerConfig
 from revtrans.plotting import (
     AttentionMaps,
     antidiagonal_score,
     attention_maps,
+    font_with,
     plot_attention,
     plot_batch,
     plot_heads,
@@ -170,6 +179,45 @@ def test_labels_are_text_and_not_mathematics():
         figure.canvas.draw()
 
 
+@pytest.fixture
+def font_with_a_glyph(tmp_path):
+    """The name of an installed font that has one symbol, a far one of the private area."""
+    builder = FontBuilder(1000)
+    builder.setupGlyphOrder([".notdef", "mark"])
+    builder.setupCharacterMap({0xF8F0: "mark"})
+    builder.setupGlyf({name: TTGlyphPen(None).glyph() for name in (".notdef", "mark")})
+    builder.setupHorizontalMetrics({".notdef": (500, 0), "mark": (500, 0)})
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Mark Only", "styleName": "Regular"})
+    builder.setupPost()
+    builder.save(tmp_path / "mark.ttf")
+    before = font_manager.fontManager.ttflist[:]
+    font_manager.fontManager.addfont(tmp_path / "mark.ttf")
+    font_with.cache_clear()
+    yield "Mark Only"
+    font_manager.fontManager.ttflist[:] = before
+    font_with.cache_clear()
+
+
+def test_labels_are_drawn_in_a_font_that_has_them(font_with_a_glyph):
+    ax = plot_attention(torch.eye(2), ["a", "\uf8f0"], ["b", "c"])
+    assert font_with_a_glyph in ax.get_yticklabels()[1].get_fontfamily()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ax.figure.canvas.draw()
+
+
+def test_a_symbol_that_no_font_has_is_shown_by_its_code_and_told_once():
+    ids = torch.tensor([[3, 4]])
+    with pytest.warns(
+        UserWarning, match="no installed font has \U0010fffe: shown by its code"
+    ) as told:
+        ax = plot_batch(Vocab("a\U0010fffe"), ids)
+        ax.figure.canvas.draw()
+    assert len(told) == 1
+    assert [text.get_text() for text in ax.texts] == ["a", "10FFFE"]
+
+
 @pytest.mark.parametrize("given_axes", [True, False])
 def test_heads_are_drawn_in_a_grid_of_layers_and_heads(given_axes):
     weights = torch.rand(2, 3, 4, 5, generator=checks.seeded())
@@ -237,3 +285,27 @@ def test_a_model_that_never_stops_has_maps_too():
         model.decoder.norm.bias.copy_(model.embedding.weight[Vocab.n_special])
     assert reverse(model, "abc") == "a" * (limit + 1)
     assert attention_maps(model, "abc").target == "a" * limit
+
+
+def test_maps_that_answer_are_html_with_a_still_picture_and_ask_for_nothing(trained):
+    maps = attention_maps(trained, "abcde")
+    bundle = plotting.show_attention(maps)._repr_mimebundle_()
+    assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
+    html = bundle["text/html"]
+    still, script = html.split("<script>")
+    assert f'<img src="data:image/png;base64,{bundle["image/png"]}" alt="' in still
+    assert script.count("</script>") == 1 and "http" not in script.replace("http://www.w3.org", "")
+    told = json.loads(re.search(r'"maps-\w+", (\{.*\})\);</script>$', html)[1])
+    for name, expected in zip(told, (maps.cross, maps.encoder, maps.decoder), strict=True):
+        weights = torch.tensor(told[name]["weights"]) / 1000
+        torch.testing.assert_close(weights, expected, atol=6e-4, rtol=0)
+        size = len(told[name]["queries"]), len(told[name]["keys"])
+        assert weights.shape[2:] == size
+    assert not plt.get_fignums()
+
+
+def test_markup_in_the_letters_of_maps_that_answer_is_text():
+    config = TransformerConfig("</scr", 5, d_model=8, n_heads=2, d_ff=8, n_layers=1)
+    maps = attention_maps(Transformer(config).eval(), "</scr", "</scr")
+    html = plotting.show_attention(maps).html
+    assert html.count("</script>") == 1 and r"\u003c" in html
