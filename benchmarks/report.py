@@ -155,8 +155,24 @@ def _survival(folder: Path) -> Iterator[Must]:
     yield Must("slowest input, seconds", tried["slowest s"], 10)
 
 
+def _proofs(folder: Path) -> Iterator[Must]:
+    rows = read("proofs", folder)["rows"]
+    proven = [row for row in rows if row["proven"] and row["margin"] > row["rounding"]]
+    for positions, seeds, windows in (("narrow", 5, 18_980), ("neighbours", 1, 12_850_136)):
+        sure = [r for r in proven if r["positions"] == positions and r["windows"] == windows]
+        yield Must(f"{positions}: seeds proven for all strings", len(sure), seeds, False)
+    rows = read("exhaustive", folder)["rows"]
+    complete = sum(row["strings"] == 475_254 for row in rows)
+    yield Must("default models tried on all strings of 1 to 4 letters", complete, 6, False)
+    worst = max(row["wrong"] for row in rows)
+    yield Must("of these strings, wrong in the worst of the seeds", worst, 20)
+    longer = [row for row in read("hard", folder)["rows"] if row["steps"] == 650]
+    kinds = [row[kind] for row in longer for kind in row if kind not in ("steps", "share", "seed")]
+    yield Must("hard strings of 16 letters after 650 steps, worst share", min(kinds), 0.99, False)
+
+
 MUSTS: list[Callable[[Path], Iterator[Must]]] = [
-    *(_training, _step, _decoding, _claims, _growth, _rest, _length, _survival)
+    *(_training, _step, _decoding, _claims, _growth, _rest, _length, _survival, _proofs)
 ]
 
 
@@ -202,6 +218,9 @@ TABLES = {
     "length": None,
     "length perfect": None,
     "length tracks": None,
+    "proofs": None,
+    "exhaustive": None,
+    "hard": None,
     "kills": None,
     "restarts": None,
     "processes": None,

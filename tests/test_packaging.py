@@ -30,6 +30,7 @@ RANKS = [
     {"training"},
     {"decoding"},
     {"plotting", "schemes", "by_hand", "pairs", "files"},
+    {"proof"},
     {"exercises", "page"},
     {"cli"},
 ]
