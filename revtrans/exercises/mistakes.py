@@ -55,7 +55,7 @@ class Topic:
         for block in re.split(r"\n(?=\w)", self.table):
             said, *versions = re.split(r"\n +- |(?<=`) or\s+(?=`)", block)
             name, sentence = " ".join(said.split()).split(": ", 1)
-            found[name] = sentence, []
+            found[name], edits = (sentence, []), []
             for version in versions:
                 again = version if "→" in version else f"`{edits[-1][0]}` → {version}"
                 edits = re.findall(r"`(.+?)` → `(.*?)`", " ".join(again.split()))
@@ -63,7 +63,7 @@ class Topic:
         return found
 
     def suspects(self) -> Iterator[tuple[str, str, tuple[Edit, ...]]]:
-        """Name, sentence and edits of each wrong version, in each style; then of any two at once."""
+        """Name, sentence and edits of each wrong version in each style; then of any two."""
         single = [(m, said, v) for m, (said, several) in self.mistakes.items() for v in several]
         for mistake, said, edits in single:
             yield from ((mistake, said, (*edits, *style)) for style in [(), *zip(self.styles)])
@@ -101,10 +101,12 @@ alphabet not used: The ids are places in a to z. Look a symbol up in the alphabe
 alphabet in another order: Symbols count in the order in which the alphabet gives them.
     - `symbols.index` → `sorted(symbols).index` or `symbols[::-1].index`
 alphabet made from the text: A letter has another id in another text. Look it up in the alphabet.
-    - `symbols.index` → `sorted(set(text)).index` or `list(dict.fromkeys(text)).index` or `text.index`
+    - `symbols.index` → `sorted(set(text)).index` or `list(dict.fromkeys(text)).index` or
+      `text.index`
 bos and eos added: The ids carry bos and eos, which are added when the batch is made.
     - `return [` → `return [1, *[`, `text]` → `text], 2]`
-    - `return [` → `return [1, *[`, `text]` → `text]]` or `return [` → `return [*[`, `text]` → `text], 2]`
+    - `return [` → `return [1, *[`, `text]` → `text]]` or `return [` → `return [*[`, `text]` →
+      `text], 2]`
 symbols lost: A symbol that comes twice in the text has its id twice in the answer.
     - `in text` → `in dict.fromkeys(text)` or `in sorted(set(text))`
 the alphabet read: You go through the alphabet. Go through the text, symbol by symbol.
@@ -162,7 +164,8 @@ another number for padding: Padding has the id 0 everywhere; the loss leaves it 
     - `[0] *` → `[-100] *` or `[1] *`
 padded on the left: Positions no longer count from the first symbol. Fill up on the right.
     - `row + [0] * (width - len(row))` → `[0] * (width - len(row)) + row`
-    - `target[:, :-1], target[:, 1:]` → `_grid([[1, *i] for i in ids]), _grid([[*i, 2] for i in ids])`,
+    - `target[:, :-1], target[:, 1:]` →
+      `_grid([[1, *i] for i in ids]), _grid([[*i, 2] for i in ids])`,
       `row + [0] * (width - len(row))` → `[0] * (width - len(row)) + row`
 padded with eos: Short rows are filled up with eos, so no mask can tell where a row ends. Use pad.
     - `[0] *` → `[2] *`
@@ -245,9 +248,11 @@ padding attended: The mask changes nothing: what it hides is attended all the sa
 a mask is asked for: Without a mask every key may be attended. Leave the hiding out if it is None.
     - `if mask is not None` → `if True`
 causal by itself: The future is hidden here, whatever the mask says. That is the mask's business.
-    - `weights =` → `scores = scores.masked_fill(torch.ones_like(scores).triu(1) > 0, -1e9); weights =`
+    - `weights =` →
+      `scores = scores.masked_fill(torch.ones_like(scores).triu(1) > 0, -1e9); weights =`
 key and value exchanged: Queries are compared with keys, and the mean is one of values.
-    - `@ key.` → `@ value.`, `@ value, weights` → `@ key, weights` or `@ value, weights` → `@ key, weights`
+    - `@ key.` → `@ value.`, `@ value, weights` → `@ key, weights` or `@ value, weights` →
+      `@ key, weights`
     - `@ key.` → `@ value.`
 results exchanged: The weights come first and the output second. The order is (output, weights).
     - `weights @ value, weights` → `weights, weights @ value`
@@ -280,11 +285,11 @@ queries hidden instead of keys: Rows are hidden, and not columns. The last axis 
 not boolean: The mask holds numbers. Compare, and leave the answer True and False.
     - `[:, None, None, :]` → `[:, None, None].float()` or `[:, None, None].long()`
     - `(ids != 0)` → `torch.zeros(ids.shape).masked_fill(ids == 0, -torch.inf)` or
-      `(ids == 0).float()` or `(ids == 0).float() * -1e9`
+      `(ids == 0).float()` or `((ids == 0) * -1e9)`
 bos and eos hidden too: Only pad is nothing; bos and eos are symbols.
     - `!= 0` → `> 2`
 another id hidden: Padding has the id 0.
-    - `!= 0` → `!= 1` or `!= 2` or `!= 3` or `!= -1` or `!= -100`
+    - `!= 0` → `!= 1` or `!= 2` or `!= 3`
 nothing hidden: Everything is True, so padding is attended.
     - `!= 0` → `> -1`
 eos hidden: The mask ends with eos. eos is a symbol; what comes after it is padding.
@@ -368,7 +373,8 @@ heads merged in the wrong order: A token's numbers are shuffled. Exchange heads 
 a view of what is not contiguous: After transpose no view can go through. Use reshape or contiguous.
     - `x.transpose(1, 2).reshape` → `x.transpose(1, 2).view`
 heads added up: Nothing is summed: heads are put side by side again, so d_model is whole.
-    - `x.transpose(1, 2).reshape(batch, length, n_heads * d_head)` → `x.sum(1)` or `x.mean(1)` or `x[:, 0]`
+    - `x.transpose(1, 2).reshape(batch, length, n_heads * d_head)` → `x.sum(1)` or `x.mean(1)` or
+      `x[:, 0]`
 not merged: Heads lie side by side in the answer: (batch, length, d_model).
     - `x.transpose(1, 2).reshape(batch, length, n_heads * d_head)` → `x` or `x.transpose(1, 2)`
 """,
@@ -401,9 +407,10 @@ wrong exponents: The frequencies fall too fast or too slowly. The exponent is 2i
 multiplied instead of divided: The positions are divided by the powers of 10000.
     - `/ 10000` → `* 10000`
 another base: The paper's base is 10000.
-    - `10000` → `1000` or `100` or `100000` or `math.e` or `(math.pi * 2)` or `2`
+    - `10000` → `1000` or `100000` or `math.e` or `(math.pi * 2)` or `2`
 in degrees: Sine and cosine take the angle as it is, in radians.
-    - `/ 10000**exponents` → `/ 10000**exponents * math.pi / 180` or `/ 10000**exponents / math.pi * 180`
+    - `/ 10000**exponents` → `/ 10000**exponents * math.pi / 180` or
+      `/ 10000**exponents / math.pi * 180`
 one wave alone: Even columns are sines and odd columns are cosines.
     - `angles.cos()` → `angles.sin()` or `angles.sin()` → `angles.cos()`
 transposed: A row is a position, and a column is a wave.
@@ -468,12 +475,14 @@ a norm missing: A sub-layer reads x as it is. Its input is the normed x.
     - `layer.norm1(x)` → `x` or `layer.norm2(x)` → `x`
     - `layer.norm1(x)` → `x`, `layer.norm2(x)` → `x`
 the same norm twice: Each sub-layer has a norm of its own: norm1, then norm2.
-    - `norm2` → `norm1` or `norm1` → `norm2` or `norm1` → `norm0`, `norm2` → `norm1`, `norm0` → `norm2`
+    - `norm2` → `norm1` or `norm1` → `norm2` or `norm1` → `norm0`, `norm2` → `norm1`, `norm0` →
+      `norm2`
 feed-forward first: The attention comes first, and the feed-forward layer second.
-    - `layer.norm1(x)` → `layer.norm2(x); x = x + layer.feed_forward(h); h = layer.norm1(x)`,
+    - `layer.norm1(x)` → `layer.norm2 (x); x = x + layer.feed_forward(h); h = layer.norm1(x)`,
       `h = layer.norm2(x)` → `return x`
 side by side: Both sub-layers read what came in. The second reads what the first has made.
-    - `h = layer.norm1(x)` → `h, last = layer.norm1(x), layer.norm2(x)`, `feed_forward(h)` → `feed_forward(last)`
+    - `h = layer.norm1(x)` → `h, last = layer.norm1(x), layer.norm2(x)`, `feed_forward(h)` →
+      `feed_forward(last)`
 a residual missing: What one of the sub-layers gives takes the place of x. Add it to x.
     - `x + layer.self` → `layer.self` or `x + layer.feed` → `layer.feed`
 padding attended: The mask is not handed to the attention, so padding is read.
@@ -510,7 +519,8 @@ a norm missing: A sub-layer reads x as it is. Its input is the normed x.
     - `layer.norm1(x)` → `x` or `layer.norm2(x)` → `x` or `layer.norm3(x)` → `x`
     - `layer.norm1(x)` → `x`, `layer.norm2(x)` → `x`, `layer.norm3(x)` → `x`
 the same norm again: Each sub-layer has a norm of its own: norm1, norm2, norm3.
-    - `norm2` → `norm1`, `norm3` → `norm1` or `norm3` → `norm2` or `norm3` → `norm1` or `norm2` → `norm1`
+    - `norm2` → `norm1`, `norm3` → `norm1` or `norm3` → `norm2` or `norm3` → `norm1` or `norm2` →
+      `norm1`
 cross-attention first: The decoder's own attention comes first, and cross-attention second.
     - `layer.cross_attention(h, memory, memory, cross_mask)[0]` → `0`, `h = layer.norm1(x)` →
       `h = layer.norm2 (x); x = x + layer.cross_attention(h, memory, memory, cross_mask)[0];
@@ -585,7 +595,7 @@ padding counted: Padding counts as a symbol to predict. Leave those places out.
 eos left out: Only letters are counted, so a model cannot learn to stop. eos is a label too.
     - `labels != 0` → `labels > 2`
 another label left out: Padding is the label 0. All others count.
-    - `labels != 0` → `labels != 2` or `labels != 1` or `labels != 3`
+    - `labels != 0` → `labels != 2` or `labels != 3`
 shifted once more: Logits and labels are already in step: row t is asked for label t.
     - `real =` → `labels = labels[:, 1:]; surprise = -logits[:, :-1].log_softmax(-1).gather(-1,
       labels[:, :, None])[:, :, 0]; real =`
@@ -599,7 +609,7 @@ not averaged: A loss is one number, the mean over all real labels.
 the sign forgotten: The loss is minus the logarithm. As it is, training would make it worse.
     - `-logits` → `logits`
 in bits: The logarithm is the natural one; with base 2 the loss is in bits.
-    - `-logits.log_softmax(-1)` → `-logits.log_softmax(-1) / math.log(2)`
+    - `[:, :, 0]` → `[:, :, 0] / math.log(2)`
 softmax over another axis: Each position has its own softmax over the vocabulary, the last axis.
     - `log_softmax(-1)` → `log_softmax(1)` or `log_softmax(0)`
 positions exchanged: Logits and labels must be flattened in the same order.
@@ -650,7 +660,7 @@ the peak one step late: The peak is at step warmup * steps - 1: steps count from
 a peak before the start: Where the rise is shorter than a step, the peak is at step 0.
     - `max(warmup * steps - 1, 0)` → `warmup * steps - 1`
 warm-up taken for steps: warmup is a share of the steps: multiply it by steps.
-    - `max(warmup * steps - 1, 0)` → `warmup` or `max(warmup - 1, 0)`
+    - `max(warmup * steps - 1, 0)` → `warmup`
 the peak left out: The rates are shares of the peak. Multiply by it.
     - `peak * ` → ``
 linear fall: After the peak it falls in a straight line; half a cosine was asked for.
@@ -668,9 +678,10 @@ Noam's schedule: It falls with the root of the step, as in the paper; half a cos
     - `(1 + math.cos(math.pi * place)) / 2` → `(max(1, int(warmup * steps)) / (step + 1)) ** 0.5`,
       `top = max(warmup * steps - 1, 0)` → `top = max(1, int(warmup * steps)) - 1`
 cosine over all steps: The cosine counts from step 0, so it jumps when the rise ends.
-    - `(step - top) / (steps - top)` → `step / steps` or `step / (steps - top)` or `(step - top) / steps`
+    - `(step - top) / (steps - top)` → `step / steps` or `step / (steps - top)` or
+      `(step - top) / steps`
 """,
-    lambda: [*((step, 10, 2.0, 0.4) for step in range(10)), (3, 8, 0.5, 0.25), (9, 20, 1.0, 0.2), (3, 9, 1.0, 0.05)],
+    lambda: [*((s, 10, 2.0, 0.4) for s in range(10)), (3, 8, 0.5, 0.25), (3, 9, 1.0, 0.05)],
 )
 
 # %% ../../nbs/27_mistakes.ipynb #export-decoding
@@ -705,14 +716,11 @@ only one text written: Every text of the source has its row in the answer.
     - `written = torch` → `source = source[:1]; written = torch`
 filled up with eos: After its eos a row goes on with padding, 0.
     - `masked_fill(done, 0)` → `masked_fill(done, 2)`
-drawn by chance: Greedy takes the likeliest symbol, and draws none.
-    - `argmax(-1)` → `softmax(-1).multinomial(1)[:, 0]`
-the unlikeliest taken: The largest logit belongs to the likeliest symbol.
-    - `argmax(-1)` → `argmin(-1)` or `topk(2).indices[:, 1]`
+    - `masked_fill(done, 0)` → `masked_fill(done, 2)`, `done.all()` → `False`
 the source read as the text: The model reads the source and what is written so far.
     - `written = torch` → `return model(source, source).argmax(-1)[:, :max_steps]; written = torch`
 eos left out: eos belongs to the answer: padding follows after it.
-    - `best.masked_fill(done, 0)` → `best.masked_fill(done | (best == 2), 0)`, `best == 2` → `best == 0`
+    - `done |= best == 2` → `done |= best == 0`, `(done, 0)` → `(done | (best == 2), 0)`
 the first position read: The next symbol is in the logits of the last position.
     - `[:, -1]` → `[:, 0]`
 only the newest symbol read: The model gets the last symbol alone. It needs all that is written.
@@ -758,10 +766,10 @@ def _token_by_token(step: Callable) -> Callable:
 
 TOPICS["cache"] = Topic(
     """
-step(attention, x, kept) is self-attention for one more token x, (batch, 1, d_model); kept is what
+cached_step(attention, x, kept) is self-attention for one more token x, (batch, 1, d_model); kept is what
 the step before handed on, at first None. It gives (output, what to keep); output is like x.
 
-def step(attention, x, kept):
+def cached_step(attention, x, kept):
     new = [split_heads(part(x), attention.n_heads) for part in (attention.key, attention.value)]
     seen = new if kept is None else [torch.cat(pair, 2) for pair in zip(kept, new)]
     query = split_heads(attention.query(x), attention.n_heads)
@@ -789,8 +797,6 @@ output not projected: The merged heads go through the layer output.
 heads not split: Each head attends for itself. Split query, key and value.
     - `split_heads(part(x), attention.n_heads)` → `part(x)[:, None]`,
       `split_heads(attention.query(x), attention.n_heads)` → `attention.query(x)[:, None]`
-values not kept: The values of all positions are needed, not the newest alone.
-    - `(query, *seen)` → `(query, seen[0], new[1].expand(seen[1].shape))`
 keys and values exchanged: Keys come where values should be. The order is (query, key, value).
     - `(query, *seen)` → `(query, *seen[::-1])`
 not projected: The tokens are kept as they come. Keep what the layers key and value make of them.
