@@ -766,8 +766,9 @@ def _token_by_token(step: Callable) -> Callable:
 
 TOPICS["cache"] = Topic(
     """
-cached_step(attention, x, kept) is self-attention for one more token x, (batch, 1, d_model); kept is what
-the step before handed on, at first None. It gives (output, what to keep); output is like x.
+cached_step(attention, x, kept) is self-attention for one more token x, (batch, 1, d_model); kept
+is what the step before handed on, at first None. It gives (output, what to keep); output is like
+x.
 
 def cached_step(attention, x, kept):
     new = [split_heads(part(x), attention.n_heads) for part in (attention.key, attention.value)]
