@@ -259,7 +259,8 @@ def _judge(name: str, function: Callable, topic: Topic) -> Report:
     if error is not None:
         ended = f"it ended with {shown(error)}{_own_line(error)}\n"
         ended += _trial(topic, trials, len(mine) % len(trials))
-        return Report(name, mistake or "crash", f"{said or topic.goal}\n  {ended}")
+        said = f"{said}\n  {ended}" if mistake else f"{ended}\n{topic.goal}"
+        return Report(name, mistake or "crash", said)
     i = next(i for i, fault in enumerate(faults) if fault)
     if not mistake:
         fine = [label for label, fault in zip(topic.labels, faults) if not fault]
