@@ -11,7 +11,7 @@ config.read(here / "settings.ini", encoding="utf-8")
 settings = config["DEFAULT"]
 
 LICENSES = {"apache2": "Apache-2.0"}
-EXTRAS = ("dev", "bench", "check")
+EXTRAS = ("dev", "bench", "check", "site")
 
 setup(
     name=settings["lib_name"],

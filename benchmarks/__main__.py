@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from . import claims, inputs, length, report, speed, survival, training
+from . import claims, inputs, length, report, service, speed, survival, training
 from .common import RESULTS, store
 
 QUICK_RECIPES = (training.BASE, "batches by length", "Muon")
@@ -21,6 +21,8 @@ STUDIES = {
     "decoding": (speed.decoding, {"rounds": 1, "lengths": (16,), "batch": 4}),
     "growth": (speed.growth, {"rounds": 1, "lengths": (16, 32)}),
     "memory": (speed.memory, {"rounds": 1, "length": 512, "batch": 8}),
+    "text_memory": (service.text_memory, {"rounds": 1, "lengths": (16, 32), "batch": 4}),
+    "threads": (service.threads, {"n_threads": 2, "seconds": 1.0}),
     "data": (speed.data, {"rounds": 1, "batches": 5}),
     "imports": (speed.imports, {"rounds": 1}),
     "limit": (speed.limit, {"rounds": 2}),

@@ -99,6 +99,16 @@ def _rest(folder: Path) -> Iterator[Must]:
     for row in read("memory", folder)["rows"][1:]:
         what = f"peak memory, decoding {row['length']} symbols, over {row['kind']}"
         yield Must(what, row["cached over it"]["median"], 0.5)
+    for row in read("text_memory", folder)["rows"][1:]:
+        what = f"over max_length 16, short texts with max_length {row['max_length']}:"
+        yield Must(f"{what} seconds", row["seconds over the first"]["median"], 1.2)
+        yield Must(f"{what} memory", row["MiB over the first"]["median"], 1.2)
+    (row,) = read("threads", folder)["rows"]
+    yield Must("threads that ask one model at once", row["threads"], 8, False)
+    yield Must("seconds for which they ask", row["seconds"], 60, False)
+    yield Must("calls from threads", row["calls"], 100, False)
+    yield Must("of these, other than one thread's answer", row["wrong"], 0)
+    yield Must("programs that hung", row["hangs"], 0)
 
 
 def _length(folder: Path) -> Iterator[Must]:
@@ -175,6 +185,8 @@ TABLES = {
     "decoding": None,
     "growth": ["length", "ms per symbol", "over the shortest"],
     "memory": ["kind", "MiB", "cached over it"],
+    "text_memory": None,
+    "threads": None,
     "data": None,
     "imports": ["statement", "seconds", "over torch alone"],
     "x_recipes": ["name", "reached", "of", "steps", "seconds", "wrong"],

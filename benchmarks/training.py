@@ -34,7 +34,7 @@ def constant(step: int, steps: int, peak: float, warmup: float) -> float:
 class Recipe:
     """How to train; the defaults are those of `revtrans.training.fit`."""
 
-    steps: int = 300
+    steps: int = 325
     batch_size: int = 32
     lr: float = 4e-3
     warmup: float = 0.4

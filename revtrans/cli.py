@@ -22,7 +22,7 @@ def _save_map(model, text: str, path: Path) -> tuple[int, int, float]:
     """Draw the cross-attention head with the highest anti-diagonal score; return which, and it."""
     import matplotlib.pyplot as plt
 
-    from revtrans.plotting import antidiagonal_score, attention_maps, plot_attention
+    from revtrans.plotting import antidiagonal_score, attention_maps, legible, plot_attention
 
     maps = attention_maps(model, text)
     scores = antidiagonal_score(maps.cross)
@@ -30,7 +30,8 @@ def _save_map(model, text: str, path: Path) -> tuple[int, int, float]:
     size = 1.6 + 0.3 * len(maps.source)
     figure, ax = plt.subplots(figsize=(size + 0.8, size), layout="constrained")
     plot_attention(maps.cross[layer, head], maps.written, list(maps.source), ax=ax)
-    ax.set_title(f"{maps.source} → {maps.target}", parse_math=False)
+    (title,), fonts = legible([f"{maps.source} → {maps.target}"])
+    ax.set_title(title, parse_math=False, fontfamily=fonts)
     ax.set(xlabel="source letter read", ylabel="letter written")
     figure.colorbar(ax.images[0], label="attention weight", shrink=0.8)
     figure.savefig(path, dpi=150)
@@ -56,7 +57,7 @@ def _check_folder(path: Path) -> None:
         raise FileError(f"cannot write into {path}: {there} is no folder that takes files")
 
 # %% ../nbs/24_command_line.ipynb #export--train
-STEPS, SEED, EVERY = 300, 0, 100
+STEPS, SEED, EVERY = 325, 0, 100
 
 
 def _train(arguments: argparse.Namespace, config, steps: int, seed: int, every: int = EVERY):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['translate', 'DecoderState', 'PlainState', 'project', 'CachedState', 'start', 'pick', 'greedy', 'beam_search',
-           'lengths_of', 'reverse']
+           'reverse']
 
 # %% ../nbs/06_decoding.ipynb #cd93d9a4
 from collections.abc import Sequence
@@ -23,7 +23,6 @@ from revtrans.attention import (
     split_heads,
 )
 from .data import Vocab, make_batch
-from .errors import InputTypeError, InputValueError
 from .model import Transformer
 from .packed import FastState, as_written, attends_plainly
 from .training import evaluating
@@ -125,8 +124,9 @@ def pick(
     """The likeliest symbol of each row; with a `temperature` above 0, a random one."""
     if temperature == 0:
         return logits.argmax(-1)
-    p = (logits / temperature).softmax(-1)
-    return p.float().cpu().multinomial(1, generator=generator)[:, 0].to(logits.device)
+    scores = logits.cpu().double()
+    p = ((scores - scores.amax(-1, keepdim=True)) / temperature).softmax(-1)
+    return p.multinomial(1, generator=generator)[:, 0].to(logits.device)
 
 # %% ../nbs/06_decoding.ipynb #export-greedy
 def greedy(
@@ -210,23 +210,6 @@ def beam_search(
             state.select(rows)
     return written[first_row[:, 0], 1:].to(source.device), scores[:, 0].to(source.device)
 
-# %% ../nbs/06_decoding.ipynb #export-lengths-of
-def lengths_of(model: nn.Module, texts: Sequence[str]) -> list[int]:
-    """The number of symbols of each text.
-
-    Raises InputTypeError for anything but a list of strings, InputValueError for an unknown symbol
-    or a text longer than the model's `max_length`.
-    """
-    if isinstance(texts, str) or not isinstance(texts, Sequence):
-        given = errors.shown(texts)
-        raise InputTypeError(f"text must be a string or a list of strings, not {given}")
-    lengths, limit = [len(model.vocab.encode(text)) for text in texts], model.config.max_length
-    for text, length in zip(texts, lengths):
-        if length > limit:
-            said = f"{errors.shown(text)} has {length} symbols"
-            raise InputValueError(f"{said}; this model reads at most {limit}")
-    return lengths
-
 # %% ../nbs/06_decoding.ipynb #export-reverse
 @overload
 def reverse(model: nn.Module, text: str, beam: int = 1) -> str: ...
@@ -246,7 +229,7 @@ def reverse(model: nn.Module, text: str | Sequence[str], beam: int = 1) -> str |
     errors.check_model(model)
     if isinstance(text, str):
         return reverse(model, [text], beam)[0]
-    lengths, results = lengths_of(model, text), [""] * len(text)
+    lengths, results = errors.check_readable(model, text), [""] * len(text)
     order = sorted(filter(lengths.__getitem__, range(len(text))), key=lambda i: -lengths[i])
     while order:  # the longest first, together with others of about its length
         rows = min(256, max(1, 2**14 // (lengths[order[0]] * beam)))

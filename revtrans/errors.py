@@ -7,7 +7,7 @@ __all__ = ['RevtransError', 'InputValueError', 'InputTypeError', 'FileError', 'T
            'check_share', 'check_positive', 'check_flag', 'check_choice', 'check_function', 'check_tensor', 'check_ids',
            'check_has', 'check_model', 'check_finite', 'check_device', 'check_symbols', 'check_text', 'check_texts',
            'check_decodable', 'check_lengths', 'check_held_out', 'check_draw', 'check_pairs', 'check_sources',
-           'check_answer', 'check_config', 'check_training', 'check_steps']
+           'check_answer', 'check_config', 'check_training', 'check_steps', 'check_readable']
 
 # %% ../nbs/21_errors.ipynb #b411bab9
 import operator
@@ -140,7 +140,7 @@ def check_device(device: object) -> None:
     """Raise InputValueError unless a tensor can be made on `device` and read again."""
     try:
         torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, TypeError, ValueError, OverflowError) as error:
+    except Exception as error:  # each kind of device fails in its own way
         said = f"device {shown(device)} is not usable here; 'cpu' always is"
         raise InputValueError(said) from error
 
@@ -292,6 +292,10 @@ def check_training(training: object) -> None:
     if training.weight_decay != 0:
         check_positive("weight_decay", training.weight_decay)
     check_function("schedule", training.schedule)
+    if not torch.is_grad_enabled():
+        raise InputValueError("training needs gradients, and here they are off: torch.no_grad()")
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise InputValueError("the model has no weights to train: all of them are frozen")
     if model.vocab.symbols != task.vocab.symbols:
         raise InputValueError(f"the model has {model.vocab}, the task {task.vocab}")
     if model.config.max_length < task.max_length:
@@ -308,3 +312,20 @@ def check_steps(model: object, max_steps: object) -> int:
         return limit
     check_whole("max_steps", max_steps, most=limit)
     return max_steps
+
+
+def check_readable(model: object, texts: object) -> list[int]:
+    """The number of symbols of each text, if `model` can read them all.
+
+    Raises InputTypeError for anything but a list of strings, InputValueError for an unknown symbol
+    or a text longer than the model's `max_length`.
+    """
+    if isinstance(texts, str) or not isinstance(texts, Sequence):
+        given = shown(texts)
+        raise InputTypeError(f"text must be a string or a list of strings, not {given}")
+    lengths, limit = [len(model.vocab.encode(text)) for text in texts], model.config.max_length
+    for text, length in zip(texts, lengths):
+        if length > limit:
+            said = f"{shown(text)} has {length} symbols"
+            raise InputValueError(f"{said}; this model reads at most {limit}")
+    return lengths

@@ -20,8 +20,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from pictures import SHARE, changed, moved, words
 from PIL import Image
-
-ROOT = Path(__file__).parent.parent
+from series import NOTEBOOKS, ROOT
 
 
 def agree(stored: str, fresh: str, directive: str = "") -> bool:
@@ -347,7 +346,7 @@ def test_each_notebook_imports_only_what_it_is_allowed_to() -> None:
     allowed = {part.split(">=")[0] for part in config["DEFAULT"]["requirements"].split()}
     allowed |= set(config["DEFAULT"]["check_requirements"].split())
     allowed |= {"revtrans", "benchmarks", "IPython", *sys.stdlib_module_names}
-    for path in (ROOT / "nbs").glob("*.ipynb"):
+    for path in NOTEBOOKS:
         for cell in nbformat.read(path, as_version=4).cells:
             if cell.cell_type == "code":
                 source = re.sub(r"(?m)^[%!].*$", "", cell.source)
@@ -394,7 +393,7 @@ def test_each_fault_is_reported(good: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_every_stored_picture_has_its_words_and_its_alternative() -> None:
-    for path in (ROOT / "nbs").glob("*.ipynb"):
+    for path in NOTEBOOKS:
         for cell in nbformat.read(path, as_version=4).cells:
             for output in cell.get("outputs", []):
                 if "image/png" in output.get("data", {}):

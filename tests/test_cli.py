@@ -181,6 +181,7 @@ def test_wrong_usage_ends_with_2(typed, capsys):
         ("reverse {saved} abcdea", "6 symbols; this model reads at most 5"),
         ("reverse {saved} abc --beam 0", "beam must be a whole number of at least 1, not 0"),
         ("reverse {saved} abc --device gpu", "'gpu' is not usable here"),
+        ("reverse {saved} abc --device hpu", "'hpu' is not usable here"),
         ("map {new} abc --out {new}/m.png", "there is no saved model at {new}"),
         ("map {saved} abx --out {new}/m.png", "'x' (position 2)"),
         ("map {saved} abc --out {saved}/m.png", "{saved}"),

@@ -1,6 +1,7 @@
 """One place for metadata, one source for the code, imports that point one way."""
 
 import ast
+import os
 import re
 import runpy
 import shutil
@@ -10,15 +11,13 @@ from configparser import ConfigParser
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import nbformat
 import pytest
+from series import NOTEBOOKS, ROOT
 
 import revtrans
 
-ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "revtrans"
-MODULES = {path.stem: path for path in PACKAGE.glob("[!_]*.py")}
-SUBPACKAGE = sorted((PACKAGE / "exercises").glob("*.py"))
-MODULES |= {f"exercises.{path.stem}": path for path in SUBPACKAGE}
 # Arrows point one way: a module imports only from ranks before its own.
 RANKS = [
     {"errors"},
@@ -33,6 +32,9 @@ RANKS = [
     {"exercises"},
     {"cli"},
 ]
+MODULES = {name: PACKAGE / f"{name}.py" for rank in RANKS for name in rank - {"exercises"}}
+for path in (PACKAGE / "exercises").glob("*.py"):
+    MODULES[f"exercises.{path.stem}"] = path
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +96,37 @@ def test_a_module_imports_only_from_modules_before_it(name):
     (rank,) = [i for i, names in enumerate(RANKS) if name.split(".")[0] in names]
     within = {"mistakes"} if name == "exercises.__init__" else set()
     assert imports(MODULES[name])[0] <= set().union(within, *RANKS[:rank])
+
+
+def test_every_module_of_the_series_has_its_rank():
+    cells = [cell.source for path in NOTEBOOKS for cell in nbformat.read(path, 4).cells]
+    exported = re.findall(r"(?m)^#\| default_exp ([\w.]+)$", "\n".join(cells))
+    assert {name.split(".")[0] for name in exported} == set.union(*RANKS)
+
+
+def test_a_notebook_beside_the_series_is_exported_and_disturbs_no_test(tmp_path):
+    """The steps of README's "A notebook of your own", beside an empty notebook that lies about."""
+    for name in ("nbs", "revtrans", "tests", "benchmarks"):
+        without = shutil.ignore_patterns("__pycache__", "Untitled*")
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=without)
+    for name in ("README.md", "LICENSE", "settings.ini", "setup.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    code = ["#| default_exp mine", "#| export\ndef double(x: int) -> int:\n    return 2 * x"]
+    mine = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(part) for part in code])
+    nbformat.write(mine, tmp_path / "nbs" / "14_mine.ipynb")
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "nbs" / "Untitled.ipynb")
+    settings = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(tmp_path)}}
+    export = Path(sys.executable).with_name("nbdev_export")
+    subprocess.run([export], check=True, capture_output=True, **settings)
+    use = "from revtrans.mine import double; assert double(2) == 4"
+    subprocess.run([sys.executable, "-c", use], check=True, **settings)
+    names = ["readme", "prose", "teaching", "packaging", "check_notebooks", "exercises"]
+    files = [f"tests/test_{name}.py" for name in names]
+    chosen = "every or each or module or rank or exported or notebook_states"
+    chosen = f"({chosen}) and not beside_the_series"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files, "-k", chosen]
+    done = subprocess.run(command, capture_output=True, text=True, **settings)
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_library_is_what_the_notebooks_export(tmp_path):

@@ -1,11 +1,15 @@
 """Attention maps, the score of their anti-diagonal, and figures that show them upright."""
 
+import warnings
 from dataclasses import replace
 
 import checks
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 from torch_peers import assert_close
 
@@ -16,6 +20,7 @@ from revtrans.plotting import (
     AttentionMaps,
     antidiagonal_score,
     attention_maps,
+    font_with,
     plot_attention,
     plot_batch,
     plot_heads,
@@ -168,6 +173,45 @@ def test_labels_are_text_and_not_mathematics():
     assert len(texts) == 9 and not any(text.get_parse_math() for text in texts)
     for figure in (ax.figure, batch.figure):
         figure.canvas.draw()
+
+
+@pytest.fixture
+def font_with_a_glyph(tmp_path):
+    """The name of an installed font that has one symbol, a far one of the private area."""
+    builder = FontBuilder(1000)
+    builder.setupGlyphOrder([".notdef", "mark"])
+    builder.setupCharacterMap({0xF8F0: "mark"})
+    builder.setupGlyf({name: TTGlyphPen(None).glyph() for name in (".notdef", "mark")})
+    builder.setupHorizontalMetrics({".notdef": (500, 0), "mark": (500, 0)})
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Mark Only", "styleName": "Regular"})
+    builder.setupPost()
+    builder.save(tmp_path / "mark.ttf")
+    before = font_manager.fontManager.ttflist[:]
+    font_manager.fontManager.addfont(tmp_path / "mark.ttf")
+    font_with.cache_clear()
+    yield "Mark Only"
+    font_manager.fontManager.ttflist[:] = before
+    font_with.cache_clear()
+
+
+def test_labels_are_drawn_in_a_font_that_has_them(font_with_a_glyph):
+    ax = plot_attention(torch.eye(2), ["a", "\uf8f0"], ["b", "c"])
+    assert font_with_a_glyph in ax.get_yticklabels()[1].get_fontfamily()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ax.figure.canvas.draw()
+
+
+def test_a_symbol_that_no_font_has_is_shown_by_its_code_and_told_once():
+    ids = torch.tensor([[3, 4]])
+    with pytest.warns(
+        UserWarning, match="no installed font has \U0010fffe: shown by its code"
+    ) as told:
+        ax = plot_batch(Vocab("a\U0010fffe"), ids)
+        ax.figure.canvas.draw()
+    assert len(told) == 1
+    assert [text.get_text() for text in ax.texts] == ["a", "10FFFE"]
 
 
 @pytest.mark.parametrize("given_axes", [True, False])

@@ -10,13 +10,11 @@ its prose is held against the scripts and the stored results.
 
 import json
 import re
-from pathlib import Path
 
 import nbformat
 import pytest
+from series import NOTEBOOKS, ROOT
 
-ROOT = Path(__file__).parent.parent
-NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
 STATED = re.compile(
     r"(?<![\w.,$^])(\d{1,3}(?:,\d{3})+|\d+\.\d+|\d{3,}|\d+(?= ?%)|\d+(?=x\b))( ?%)?"
 )

@@ -1,0 +1,106 @@
+"""The Spanish edition: the English code with Spanish words, around the translator's own prose.
+
+Usage: python tests/spanish.py [--run] [notebook ...]     (default: all that have a table)
+
+The prose of nbs/es/NAME.ipynb belongs to the translator. This script puts the English notebook's
+code cells around it, in the English order, with the words of nbs/es/NAME.json in place of the
+English ones, and without what would write the library. Its outputs stay where the code is as it
+was; --run executes the notebook and stores fresh ones. The table has three parts:
+
+    "cells": for each text cell, the digest of the English text that its Spanish renders
+    "words": English strings and comments, as they stand in the code, and the Spanish ones
+    "alts": for each cell that draws, the Spanish of its fig-alt
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import re
+import sys
+import textwrap
+import tokenize
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+NBS = Path(__file__).resolve().parent.parent / "nbs"
+ES = NBS / "es"
+ALTERNATIVE = re.compile(r'(?m)^#\| fig-alt: "([^"]+)"$')
+LIBRARY = re.compile(r"(?m)^#\| (?:default_exp|export)\b.*\n?|^.*nbdev_export\(\).*\n?")
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def english(name: str) -> NotebookNode:
+    return nbformat.read(NBS / f"{name}.ipynb", as_version=4)
+
+
+def table(name: str) -> dict:
+    return json.loads((ES / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def reworded(source: str, words: dict[str, str]) -> str:
+    """Code in which whole strings and comments are replaced, and nothing else."""
+    lines, found = source.splitlines(keepends=True), []
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type in (tokenize.STRING, tokenize.COMMENT) and token.string in words:
+            found.append((token.start, token.end, words[token.string]))
+    for (row, column), (last, end), word in reversed(found):
+        before, after = lines[row - 1][:column], lines[last - 1][end:]
+        lines[row - 1 : last] = [before + word + after]
+    return "".join(lines)
+
+
+def code(source: str, words: dict[str, str], alt: str | None) -> str:
+    """A code cell of the Spanish notebook."""
+    source = LIBRARY.sub("", reworded(source, words)).strip("\n")
+    if alt is None:
+        return source
+    lines = textwrap.wrap(f'fig-alt: "{alt}"', 94, initial_indent="#| ", subsequent_indent="#|   ")
+    return ALTERNATIVE.sub(lambda _: "\n".join(lines), source)
+
+
+def made(name: str) -> NotebookNode:
+    """The Spanish notebook: the translator's text cells, and the English code cells reworded."""
+    path, ours = ES / f"{name}.ipynb", table(name)
+    there = {cell.id: cell for cell in nbformat.read(path, as_version=4).cells}
+    notebook = english(name)
+    for cell in notebook.cells:
+        old = there.get(cell.id)
+        if cell.cell_type == "markdown":
+            if old is None:
+                raise SystemExit(f"{path.name}: no Spanish text for the cell {cell.id}")
+            cell.source = old.source
+            continue
+        cell.source, cell.outputs = code(cell.source, ours["words"], ours["alts"].get(cell.id)), []
+        if old is not None and old.source == cell.source:
+            cell.outputs = old.outputs
+    notebook.cells = [cell for cell in notebook.cells if cell.source]
+    return notebook
+
+
+def write(name: str) -> None:
+    nbformat.write(made(name), ES / f"{name}.ipynb")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--run", action="store_true", help="execute, and store fresh outputs")
+    parser.add_argument("notebooks", nargs="*", help="names, such as 05_training")
+    arguments = parser.parse_args(argv)
+    names = arguments.notebooks or sorted(path.stem for path in ES.glob("*.json"))
+    for name in names:
+        write(name)
+    if not arguments.run:
+        return 0
+    from check_notebooks import main as check
+
+    return check(["--write", *(str(ES / f"{name}.ipynb") for name in names)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""The Spanish edition says what the English one says now, around the same code."""
+
+import re
+from collections import Counter
+
+import pytest
+import spanish
+from nbformat import read
+
+NAMES = sorted(path.stem for path in spanish.ES.glob("*.json"))
+REFERENCES = re.compile(r"^## Refer(?:ences|encias)\n.*", re.DOTALL | re.MULTILINE)
+TWIN = re.compile(r"\[[^\]]*\]\((?:es|\.\.)/\w+\.ipynb\)")  # the same page in the other language
+KEPT = {
+    "formulas": re.compile(r"\$\$.*?\$\$|\$[^$\n]+\$", re.DOTALL),
+    "code words": re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL),
+    "links": re.compile(r"\]\(([^)]+)\)"),
+    "tags": re.compile(r"</?\w+>"),
+}
+NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*")
+ENGLISH = re.compile(
+    r"\b(the|of|and|which|with|is|are|that|this|from|for|your|what|how|not|but)\b", re.IGNORECASE
+)
+FORBIDDEN = re.compile(
+    r"\b(tokenes|librerías?|performance|testear|setear|chequear|auto-atención|acolchado|"
+    r"encoders?|decoders?|tasa de entrenamiento)\b",
+    re.IGNORECASE,
+)
+
+
+def pairs(name: str) -> list[tuple[str, str, str]]:
+    """The id of each text cell, its English and its Spanish."""
+    cells = read(spanish.ES / f"{name}.ipynb", as_version=4).cells
+    found = {cell.id: cell.source for cell in cells}
+    texts = [cell for cell in spanish.english(name).cells if cell.cell_type == "markdown"]
+    return [(cell.id, TWIN.sub("", cell.source), TWIN.sub("", found[cell.id])) for cell in texts]
+
+
+def plain(text: str) -> str:
+    """Prose alone: without code, formulas, link targets, references and what is in parentheses."""
+    text = REFERENCES.sub("", text)
+    for kind in ("code words", "formulas", "links", "tags"):
+        text = KEPT[kind].sub(" ", text)
+    return text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_text_renders_the_english_of_today(name):
+    stored = spanish.table(name)["cells"]
+    texts = [cell for cell in spanish.english(name).cells if cell.cell_type == "markdown"]
+    stale = [cell.id for cell in texts if stored.get(cell.id) != spanish.digest(cell.source)]
+    assert not stale and len(stored) == len(texts), f"translate again: {stale}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_code_is_the_english_code_with_spanish_words(name):
+    stored = read(spanish.ES / f"{name}.ipynb", as_version=4).cells
+    made = spanish.made(name).cells
+    assert [(cell.id, cell.source) for cell in stored] == [(cell.id, cell.source) for cell in made]
+    assert "nbdev_export" not in str(stored) and "#| export" not in str(stored)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_reworded_string_holds_the_same_values(name):
+    ours = spanish.table(name)
+    source = "\n".join(cell.source for cell in spanish.english(name).cells)
+    for english, word in ours["words"].items():
+        assert english in source, f"not in the notebook any more: {english}"
+        held = [re.findall(r"\{[^{}'\"]*\}", text) for text in (english, word)]
+        assert Counter(held[0]) == Counter(held[1]), word
+    drawn = {cell.id for cell in spanish.english(name).cells if "fig-alt" in cell.source}
+    assert set(ours["alts"]) == drawn
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_numbers_formulas_links_and_code_words_are_the_same(name):
+    for cell, english, text in pairs(name):
+        for kind, pattern in KEPT.items():
+            assert Counter(pattern.findall(english)) == Counter(pattern.findall(text)), (cell, kind)
+        numbers = [Counter(NUMBER.findall(plain(one))) for one in (english, text)]
+        assert numbers[0] == numbers[1], cell
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_english_is_left_and_the_glossary_is_kept(name):
+    for cell, _, text in pairs(name):
+        prose = re.sub(r"\([^()]*\)|\*[^*\n]+\*|«[^»]*»|[\"'][^\"'\n]*[\"']", " ", plain(text))
+        assert not (found := ENGLISH.findall(prose)), (cell, found)
+        assert not (found := FORBIDDEN.findall(prose)), (cell, found)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_solution_is_there(name):
+    for cell, english, text in pairs(name):
+        counts = [
+            Counter(re.findall(r"<summary>(\w+)", one))
+            for one in (english, text.replace("Solución", "Solution").replace("Pista", "Hint"))
+        ]
+        counts[1]["Answer"] = counts[1].pop("Respuesta", 0)
+        assert +counts[0] == +counts[1], cell
