@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from . import claims, inputs, length, report, service, speed, survival, training
+from . import answers, claims, inputs, length, report, service, speed, survival, training
 from .common import RESULTS, store
 
 QUICK_RECIPES = (training.BASE, "batches by length", "Muon")
@@ -39,6 +39,7 @@ STUDIES = {
     "kills": (survival.kills, {"rounds": 2, "steps": 30}),
     "files": (survival.files, {"n": 100}),
     "inputs": (inputs.inputs, {"n": 5}),
+    "answers": (answers.answers, {"n": 40}),
 }
 
 

@@ -150,8 +150,18 @@ def _survival(folder: Path) -> Iterator[Must]:
     yield Must("slowest input, seconds", tried["slowest s"], 10)
 
 
+def _answers(folder: Path) -> Iterator[Must]:
+    for row in read("answers", folder)["rows"]:
+        what, wrong, right = f"learners' answers, {row['half']}:", row["wrong"], row["right"]
+        yield Must(f"{what} wrong ones named", row["wrong named"] / wrong, 0.6, False)
+        yield Must(f"{what} wrong ones accepted", row["wrong accepted"], 0)
+        yield Must(f"{what} right ones accepted", row["right accepted"] / right, 0.97, False)
+    yield Must(f"{what} wrong ones tried", wrong, 200, False)
+    yield Must(f"{what} right ones tried", right, 100, False)
+
+
 MUSTS: list[Callable[[Path], Iterator[Must]]] = [
-    *(_training, _step, _decoding, _claims, _growth, _rest, _length, _survival)
+    *(_training, _step, _decoding, _claims, _growth, _rest, _length, _survival, _answers)
 ]
 
 
@@ -200,6 +210,7 @@ TABLES = {
     "kills": None,
     "files": None,
     "inputs": None,
+    "answers": None,
 }
 
 

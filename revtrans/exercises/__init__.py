@@ -141,7 +141,7 @@ def _tensors(answer: object) -> Tensor | list:
     return found.detach().cpu()
 
 
-def _parts(answer: Tensor | list) -> list[Tensor]:
+def _parts(answer: Tensor | list | tuple) -> list[Tensor]:
     """All tensors of an answer, in order."""
     return [answer] if isinstance(answer, Tensor) else [x for one in answer for x in _parts(one)]
 
@@ -199,8 +199,8 @@ _SAME_SHAPE = {
     "They are shifted by one place.": _shifted,
     "They have the wrong sign.": lambda a, b: _close(a, -b),
     "They are {factor:.3g} times what they should be.": lambda a, b: _close(_factor(a, b) * a, b),
-    "They are all too high or too low by {more:.3g}.": lambda a, b: _close(a, b - (b - a).mean()),
     "The last axis does not sum to one.": lambda a, b: _are_shares(a) and not _are_shares(b),
+    "They are all too high or too low by {more:.3g}.": lambda a, b: _close(a, b - (b - a).mean()),
     "Some that should be 0 are not.": lambda a, b: ((a == 0) & (b.abs() > 1e-5)).any(),
 }
 _OTHER_SHAPE = {
@@ -266,13 +266,15 @@ def _judge(name: str, function: Callable, topic: Topic) -> Report:
         fine = [label for label, fault in zip(topic.labels, faults) if not fault]
         where = f" It is right {' and '.join(fine)}." if fine else ""
         where += f" It is wrong {topic.labels[i]}." if topic.labels else ""
-        where += _between(topic, right, mine)
+        where += _between(topic, trials, right, mine)
         mistake, said = "not known", f"not right. {faults[i]}{where} {topic.goal}"
     said += f"\n{_trial(topic, trials, i)}"
     return Report(name, mistake, *_numbers(said, topic, right[i], mine[i]))
 
 
-def _between(topic: Topic, right: list[list[Tensor]], mine: list[list[Tensor]]) -> str:
+def _between(
+    topic: Topic, trials: list[tuple], right: list[list[Tensor]], mine: list[list[Tensor]]
+) -> str:
     """What two trials together show: a change of an input that should change nothing, and does."""
     for i, j in combinations(range(len(right)), 2):
         for a, b, x, y in zip(right[i], right[j], mine[i], mine[j]):
@@ -280,8 +282,9 @@ def _between(topic: Topic, right: list[list[Tensor]], mine: list[list[Tensor]]) 
                 still = a == b
                 if still.any() and not _close(x[still], y[still]):
                     return f" Its numbers change {topic.labels[j]} where none should."
-    if all(len(one) == 1 and not one[0].dim() for one in right):
-        return _hint(*(torch.stack([one[0] for one in several]) for several in (right, mine)))
+    if all(len(one) == 1 and not one[0].dim() for one in (*right, *mine)):
+        row = [i for i, given in enumerate(trials) if given[1:] == trials[0][1:]]
+        return _hint(*(torch.stack([found[i][0] for i in row]) for found in (right, mine)))
     return ""
 
 # %% ../../nbs/26_exercises.ipynb #export--named

@@ -655,6 +655,7 @@ last step without effect: The fall reaches 0 at the last step. It would reach it
     - `(steps - top)` → `(steps - 1 - top)`
 peak held too long: Two steps have the peak. The fall begins at step warmup * steps - 1.
     - `max(warmup * steps - 1, 0)` → `warmup * steps`, `(top + 1)` → `max(top, 1)`
+    - `max(warmup * steps - 1, 0)` → `int(warmup * steps)`, `(top + 1)` → `max(top, 1)`
 the peak one step late: The peak is at step warmup * steps - 1: steps count from 0.
     - `max(warmup * steps - 1, 0)` → `warmup * steps` or `int(warmup * steps)`
 a peak before the start: Where the rise is shorter than a step, the peak is at step 0.
