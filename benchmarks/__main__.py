@@ -8,7 +8,19 @@ from pathlib import Path
 
 import torch
 
-from . import claims, devices, inputs, length, proofs, report, service, speed, survival, training
+from . import (
+    answers,
+    claims,
+    devices,
+    inputs,
+    length,
+    proofs,
+    report,
+    service,
+    speed,
+    survival,
+    training,
+)
 from .common import RESULTS, store
 
 QUICK_RECIPES = (training.BASE, "batches by length", "Muon")
@@ -44,6 +56,7 @@ STUDIES = {
     "restarts": (devices.restarts, {"rounds": 1, "steps": 20}),
     "files": (survival.files, {"n": 100}),
     "inputs": (inputs.inputs, {"n": 5}),
+    "answers": (answers.answers, {"n": 40}),
 }
 
 

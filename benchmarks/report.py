@@ -171,8 +171,18 @@ def _proofs(folder: Path) -> Iterator[Must]:
     yield Must("hard strings of 16 letters after 650 steps, worst share", min(kinds), 0.99, False)
 
 
+def _answers(folder: Path) -> Iterator[Must]:
+    for row in read("answers", folder)["rows"]:
+        what, wrong, right = f"learners' answers, {row['half']}:", row["wrong"], row["right"]
+        yield Must(f"{what} wrong ones named", row["wrong named"] / wrong, 0.6, False)
+        yield Must(f"{what} wrong ones accepted", row["wrong accepted"], 0)
+        yield Must(f"{what} right ones accepted", row["right accepted"] / right, 0.97, False)
+    yield Must(f"{what} wrong ones tried", wrong, 200, False)
+    yield Must(f"{what} right ones tried", right, 100, False)
+
+
 MUSTS: list[Callable[[Path], Iterator[Must]]] = [
-    *(_training, _step, _decoding, _claims, _growth, _rest, _length, _survival, _proofs)
+    *(_training, _step, _decoding, _claims, _growth, _rest, _length, _survival, _proofs, _answers)
 ]
 
 
@@ -226,6 +236,7 @@ TABLES = {
     "processes": None,
     "files": None,
     "inputs": None,
+    "answers": None,
 }
 
 

@@ -1,4 +1,4 @@
-"""The five commands: what they write, how they fail, how they end, how they go on."""
+"""The commands: what they write, how they fail, how they end, how they go on."""
 
 import io
 import json
@@ -35,6 +35,7 @@ OPTIONS = {
     "map": COMMON | {"MODEL", "TEXT", "--out FILE"},
     "page": COMMON
     | {"MODEL", "--out FILE", "--texts TEXT [TEXT ...]", "--moments DIR", "--by-hand"},
+    "check": {"-h, --help", "ANSWERS", "--json"},
 }
 
 
@@ -344,3 +345,28 @@ def test_a_console_without_arrows_neither_ends_the_demo_nor_hides_a_symbol(tmp_p
         env=os.environ | {"PYTHONIOENCODING": "ascii"},
     )
     assert done.returncode == 0 and b"\\xf1 \\u2192" in done.stdout
+
+
+def test_check_prints_a_table_or_json_and_tells_by_its_exit_code(tmp_path, capfd):
+    fine = (
+        "def my_padding_mask(ids):\n    print('noise')\n    return (ids != 0)[:, None, None, :]\n"
+    )
+    stub = "def my_loss(logits, labels):\n    raise NotImplementedError\n"
+    wrong = "import torch\nmy_causal_mask = lambda n: torch.ones(n, n).triu().bool()\n"
+    path = tmp_path / "answers.py"
+    path.write_text(fine + stub)
+    assert cli.main(["check", str(path)]) == 0
+    table = dict(re.split(r" {2,}", line) for line in capfd.readouterr().out.splitlines())
+    assert table["padding mask"] == "right" and table["loss"] == "still to do"
+    assert table["attention"] == "not there" and len(table) == 14
+    path.write_text(fine + wrong)
+    assert cli.main(["check", str(path)]) == 1
+    printed = capfd.readouterr()
+    assert "wrong: the future seen" in printed.out and "expected [[True, False" in printed.out
+    assert printed.err == "revtrans: error: 1 of 14 pieces are not right\n"
+    assert cli.main(["check", "--json", str(path)]) == 1
+    found = {row["piece"]: row for row in json.loads(capfd.readouterr().out)}
+    assert found["causal mask"]["mistake"] == "the future seen"
+    assert (found["causal mask"]["state"], found["padding mask"]["state"]) == ("wrong", "right")
+    assert cli.main(["check", str(tmp_path / "no.py")]) == 1
+    assert "cannot read" in capfd.readouterr().err

@@ -1,15 +1,16 @@
 """Every named mistake is recognised in code that was written apart from the catalogue."""
 
 import math
-import re
 import signal
 import threading
 import time
 
+import nbformat
 import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks import answers as wild
 from revtrans import attention, exercises
 from revtrans.exercises import Report
 from revtrans.exercises.mistakes import TOPICS
@@ -160,7 +161,7 @@ def loss_in_a_loop(logits, labels, keep=lambda y: y != PAD, by="count", smooth=0
 
 
 def rate(step, steps, peak, warmup, rise=1, fall="cosine", start=None, last=0):
-    top = warmup * steps - 1
+    top = max(warmup * steps - 1, 0)
     if step < top and rise is not None:
         return peak * (step + rise) / (top + 1)
     place = (step - top) / (steps - last - top) if start is None else step / steps
@@ -249,8 +250,7 @@ RIGHT = {
 # For each mistake one or more versions.
 WRONG = {
     "vocabulary": {
-        "special ids not left free": [but(number, first=0)],
-        "only pad left free": [but(number, first=1)],
+        "counted from another number": [but(number, first=i) for i in (0, 1, 2, 4)],
         "alphabet not used": [lambda symbols, text: [ord(s) - 94 for s in text]],
         "alphabet made from the text": [
             lambda symbols, text: number("".join(sorted(set(text))), text),
@@ -328,10 +328,6 @@ WRONG = {
     "heads": {
         "split by view without transpose": [
             (lambda x, h: x.view(len(x), h, x.shape[1], x.shape[2] // h), merge),
-            (
-                lambda x, h: x.view(len(x), h, x.shape[1], -1),
-                lambda x: x.reshape(len(x), x.shape[2], -1),
-            ),
         ],
         "heads left behind the length": [(lambda x, h: torch.stack(x.chunk(h, -1), 2), merge)],
         "heads interleaved": [
@@ -370,7 +366,7 @@ WRONG = {
         "a norm missing": [
             but(decoder, norms=n) for n in ((0, 2, 3), (1, 0, 3), (1, 2, 0), (0, 0, 0))
         ],
-        "the same norm everywhere": [but(decoder, norms=(1, 1, 1))],
+        "the same norm again": [but(decoder, norms=(1, 1, 1))],
         "the future seen": [masks(lambda c, p: (None, p))],
         "padding attended": [masks(lambda c, p: (c, None))],
         "masks exchanged": [masks(lambda c, p: (p, c))],
@@ -455,10 +451,9 @@ WRONG = {
 def test_the_tables_have_every_topic_and_every_mistake():
     assert RIGHT.keys() == WRONG.keys() == TOPICS.keys()
     for name, topic in TOPICS.items():
-        assert WRONG[name].keys() == topic.mistakes.keys(), name
-        assert all(
-            old in topic.code for old, _ in re.findall(r"`(.+?)` →\s+`(.*?)`", topic.table)
-        ), name
+        assert WRONG[name].keys() <= topic.mistakes.keys(), name
+        for _, several in topic.mistakes.values():
+            assert all(edits[0][0] in topic.code for edits in several), name
 
 
 @pytest.mark.parametrize("name, i", [(n, i) for n, vs in RIGHT.items() for i in range(len(vs))])
@@ -467,33 +462,93 @@ def test_a_right_version_in_another_style_passes(name, i):
     assert report and report.mistake == "" and repr(report) == f"{name}: right. ✓"
 
 
-@pytest.mark.parametrize("name, mistake", [(n, m) for n, ms in WRONG.items() for m in ms])
+@pytest.mark.parametrize(
+    "name, mistake", [(n, m) for n, topic in TOPICS.items() for m in topic.mistakes]
+)
 def test_a_mistake_is_called_by_its_name(name, mistake):
     sentence, ours = TOPICS[name].mistakes[mistake]
     assert sentence.endswith(".") and len(sentence) < 130
-    for version in WRONG[name][mistake]:
+    for version in WRONG[name].get(mistake, []):
         report = check(name, version)
         head, _, numbers = report.message.partition("\n")
         assert not report and head == f"{mistake}. {sentence}"
+        assert "trial" in numbers and "given" in numbers
         assert "expected" in numbers and "yours" in numbers
-    for version in ours:
+    assert ours
+    for edits in ours:
+        version = TOPICS[name].made(*edits)
         assert exercises._judge(name, version, TOPICS[name]).mistake == mistake
 
 
 @pytest.mark.parametrize(
-    "name, version",
+    "name, version, mistake",
     [
-        ("heads", (split, lambda x: x.transpose(1, 2).view(x.shape[0], x.shape[2], -1))),
+        (
+            "heads",
+            (split, lambda x: x.transpose(1, 2).view(x.shape[0], x.shape[2], -1)),
+            "a view of what is not contiguous",
+        ),
         (
             "loss",
             lambda x, y: F.cross_entropy(x.view(-1, x.size(-1)), y.view(-1), ignore_index=0),
+            "a view of what is not contiguous",
         ),
-        ("attention", lambda q, k, v, mask=None: (v, q.view(*q.shape[:-2], -1))),
+        ("attention", lambda q, k, v, mask=None: (v, q.view(*q.shape[:-2], -1)), "crash"),
     ],
 )
-def test_what_crashes_in_the_real_model_crashes_here(name, version):
+def test_what_crashes_in_the_real_model_crashes_here(name, version, mistake):
     assert "view size is not compatible" in (report := check(name, version)).message
-    assert report.mistake == "crash" and "in <lambda>, line" in report.message
+    assert report.mistake == mistake and "in <lambda>, line" in report.message
+
+
+@pytest.mark.parametrize("low", [-1e9, -math.inf, -3.4028234663852886e38, -1e30])
+@pytest.mark.parametrize("over", [0, 1, -2, -3, None])
+def test_the_wrong_axis_is_recognised_however_scores_are_hidden(over, low):
+    def mine(query, key, value, mask=None):
+        scores = query @ key.mT / math.sqrt(query.shape[-1])
+        scores = scores if mask is None else scores.masked_fill(~mask, low)
+        weights = scores if over is None else scores.softmax(over)
+        return weights @ value, weights
+
+    report = exercises.check_attention(mine)
+    if over is None:
+        assert report.mistake == ("no softmax" if low != -1e30 else "not known")
+        assert low != -1e30 or "The last axis does not sum to one." in report.message
+    else:
+        assert report.mistake == "softmax on the wrong axis"
+
+
+def test_two_mistakes_at_once_get_both_names():
+    report = check("attention", but(in_a_loop, root=0.0, hide="seen", low=-math.inf))
+    assert report.mistake == "not scaled, and mask inverted"
+    later = check("batch", but(my_batch, begin=(), fill=EOS))
+    assert later.mistake == "no bos, and padded with eos"
+    assert check("decoder layer", but(decoder, norms=(1, 1, 1), keep="sc")).mistake == (
+        "the same norm again, and a residual missing"
+    )
+
+
+@pytest.mark.parametrize("made", [torch.Tensor.tolist, torch.Tensor.numpy])
+def test_right_numbers_that_are_no_tensor_are_told(made):
+    def pair(*given):
+        return tuple(made(part.contiguous()) for part in fused(*given))
+
+    told = [
+        exercises.check_causal_mask(lambda n: made(triangle(n))),
+        exercises.check_sinusoids(lambda p, d: made(table(p, d))),
+        exercises.check_batch(lambda *given: tuple(map(made, my_batch(*given)))),
+        exercises.check_attention(pair),
+    ]
+    for report in told:
+        assert report.mistake == "not a tensor" and "hand over a tensor" in report.message
+    wrong = exercises.check_causal_mask(lambda n: made(triangle(n, lambda i, j: j >= i)))
+    assert wrong.mistake == "the future seen"
+    assert exercises.check_vocabulary(lambda *given: torch.tensor(number(*given)))
+
+
+def test_what_is_being_compiled_gets_its_time(monkeypatch):
+    monkeypatch.setattr(exercises, "SECONDS", 0.05)
+    assert exercises.check_attention(torch.compile(in_a_loop, backend="eager"))
 
 
 @pytest.mark.parametrize(
@@ -516,10 +571,34 @@ def test_what_crashes_in_the_real_model_crashes_here(name, version):
         ("attention", but(in_a_loop, low=-5.0), "Some that should be 0 are not."),
         (
             "causal mask",
-            lambda n: triangle(n)[None],
-            "The shape should be (3, 3), and is (1, 3, 3)",
+            lambda n: triangle(n)[:, None],
+            "The shape should be (3, 3), and is (3, 1, 3).",
         ),
-        ("vocabulary", lambda *g: number(*g)[::-1], "given    ('abc', 'ca')"),
+        ("vocabulary", lambda *g: number(*g)[1:], "given    text = 'ca'"),
+        (
+            "attention",
+            lambda q, k, v, mask=None: in_a_loop(q, k, v, None if q.dim() > 3 else mask),
+            "trial 3 of 4, with heads in front",
+        ),
+        ("schedule", lambda s, *how: rate(s + 1, *how), "They are shifted by one place."),
+        ("sinusoids", lambda p, d: -table(p, d), "They have the wrong sign."),
+        ("sinusoids", lambda p, d: table(p, d) + 1, "too high or too low by 1."),
+        (
+            "heads",
+            (lambda x, h: split(x, h).transpose(0, 2), merge),
+            "in another order it would be right",
+        ),
+        ("causal mask", lambda n: triangle(n).flatten(), "are right, and lie in another form"),
+        (
+            "decoder layer",
+            lambda layer, x, m, own, other: decoder(layer, x, m, own, other) + x.mean(1, True),
+            "Its numbers change with another last token where none should.",
+        ),
+        (
+            "decoder layer",
+            lambda layer, x, m, own, other: decoder(layer, x, m, own, other) + m.mean(1, True),
+            "change with another vector at the memory's padding where none should",
+        ),
     ],
 )
 def test_what_has_no_name_is_described(name, version, said):
@@ -670,3 +749,65 @@ def test_a_report_draws_expected_beside_got_where_there_is_something_to_draw():
     nothing += [check("loss", WRONG["loss"]["padding counted"][0])]
     nothing += [check("padding mask", lambda ids: (ids != PAD)[:, None, None, :0])]
     assert not any(report.plot() for report in nothing)
+
+
+ANSWERS = """
+import torch
+import not_installed
+
+%timeit 1 + 1
+expensive = torch.zeros(1) / 0 if open("never") else 0
+SIGN = 1
+
+def my_causal_mask(length):
+    print("a line of the learner's own")
+    return helper(length)
+
+def helper(length):
+    return SIGN * torch.ones(length, length).triu().bool() > 0
+
+my_padding_mask = lambda ids: (ids != 0)[:, None, None, :]
+
+def my_loss(logits, labels):
+    raise NotImplementedError
+
+def my_greedy(model, source, max_steps):
+    import os
+    os._exit(7)
+
+def my_score(weights):
+    return undefined
+"""
+
+
+@pytest.mark.parametrize("suffix", [".py", ".ipynb"])
+def test_a_file_of_answers_is_checked_piece_by_piece(tmp_path, capfd, suffix):
+    path, text = tmp_path / f"answers{suffix}", ANSWERS
+    if suffix == ".ipynb":
+        cells = [nbformat.v4.new_code_cell(part) for part in text.split("\n\n")]
+        text = nbformat.writes(nbformat.v4.new_notebook(cells=cells))
+    path.write_text(text)
+    found = {report.topic: report for report in exercises.check_file(path)}
+    assert found.keys() == TOPICS.keys() and not (tmp_path / "never").exists()
+    assert found["padding mask"] and found["causal mask"].mistake == "the future seen"
+    assert (found["loss"].mistake, found["attention"].mistake) == ("to do", "missing")
+    assert "ended with code 7" in found["greedy decoding"].message
+    assert "return undefined" in found["anti-diagonal score"].message
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name, text", [("no.py", None), ("a.ipynb", "[]"), ("b.py", "def")])
+def test_a_file_that_cannot_be_read_is_one_error(plain, tmp_path, name, text):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(plain.errors.FileError, match=name):
+        plain.exercises.check_file(tmp_path / name)
+
+
+def test_answers_that_were_written_apart_are_judged_as_they_should(capsys):
+    seen = []
+    *_, total = wild.answers(80, lambda answer, report: seen.append((answer, report)))
+    assert total["wrong accepted"] == 0 and total["wrong named"] >= 0.6 * total["wrong"]
+    assert total["right accepted"] >= 0.97 * total["right"] and len(seen) == 80
+    for answer, report in seen:
+        assert report or answer.right or report.message, answer.what

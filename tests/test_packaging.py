@@ -156,7 +156,7 @@ def test_importing_the_package_imports_nothing_heavy():
 @pytest.mark.parametrize("name", MODULES)
 def test_public_names_are_documented_briefly_and_files_are_short(name):
     text = MODULES[name].read_text(encoding="utf-8")
-    assert text.count("\n") <= (700 if name == "exercises.mistakes" else 500), "that one is a table"
+    assert text.count("\n") <= (900 if name == "exercises.mistakes" else 500), "that one is a table"
     tree = ast.parse(text)
     assert ast.get_docstring(tree)
     public = [
