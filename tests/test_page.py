@@ -26,7 +26,7 @@ NODE = shutil.which("node")
 LIVE = Path(page.__file__).parent / "live"
 # Largest difference of a logit between the page's script (64-bit) and PyTorch (32-bit) on the same
 # rounded weights.
-BOUND = 1e-3
+BOUND = 1e-4
 needs_node = pytest.mark.skipif(NODE is None, reason="node is not installed")
 
 
