@@ -32,6 +32,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'revtrans.cli._run': ('command_line.html#_run', 'revtrans/cli.py'),
                               'revtrans.cli._save_map': ('command_line.html#_save_map', 'revtrans/cli.py'),
                               'revtrans.cli._save_page': ('command_line.html#_save_page', 'revtrans/cli.py'),
+                              'revtrans.cli._say': ('command_line.html#_say', 'revtrans/cli.py'),
                               'revtrans.cli._texts': ('command_line.html#_texts', 'revtrans/cli.py'),
                               'revtrans.cli._train': ('command_line.html#_train', 'revtrans/cli.py'),
                               'revtrans.cli._train_command': ('command_line.html#_train_command', 'revtrans/cli.py'),

@@ -13,6 +13,7 @@ import signal
 import sys
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from string import ascii_lowercase
 
@@ -49,6 +50,12 @@ def best_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() and not in_group() else "cpu"
+
+
+def _say(text: str) -> None:
+    """Write to standard error, if anything can be written there."""
+    with suppress(OSError):
+        print(text, file=sys.stderr)
 
 
 def _check_folder(path: Path) -> None:
@@ -95,7 +102,7 @@ def _train(arguments: argparse.Namespace, config, every: int = EVERY, keep=None,
     done, steps = len(history.loss), recipe["steps"]
     if history.interrupted:
         if is_first():
-            print(f"{done} of {steps} steps are kept; the same command goes on", file=sys.stderr)
+            _say(f"{done} of {steps} steps are kept; the same command goes on")
         raise KeyboardInterrupt(history.interrupted)
     if not is_first():
         return model
@@ -337,7 +344,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments)
     except KeyboardInterrupt as error:
-        print("revtrans: interrupted", file=sys.stderr)
+        _say("revtrans: interrupted")
         return 128 + (error.args[0] if error.args else signal.SIGINT)
 
 
@@ -351,7 +358,7 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         arguments.function(arguments)
     except (RevtransError, OSError) as error:
-        print(f"revtrans: error: {error}", file=sys.stderr)
+        _say(f"revtrans: error: {error}")
         return 1
     finally:
         torch.set_num_threads(threads)

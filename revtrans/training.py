@@ -8,6 +8,7 @@ __all__ = ['switching', 'cross_entropy', 'evaluating', 'predict', 'exact_match',
 
 # %% ../nbs/05_training.ipynb #349d232e
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -219,7 +220,7 @@ class Training:
         if callback is not None:
             errors.check_function("callback", callback)
         history, begin = self.history, time.perf_counter() - self.history.seconds
-        silent = not (progress and is_first())  # of several processes, one draws
+        silent = not (progress and is_first() and sys.stderr)  # of several processes, one draws
         bar = tqdm(total=self.steps, initial=len(history.loss), disable=silent, leave=False)
         with bar:
             try:
@@ -267,7 +268,8 @@ def fit(
     label_smoothing, eval_every, eval_size, seed, schedule; and how a batch is computed
     (notebook 23): in `accumulate` parts, with a `precision` of "fp32" or "bf16", and by all
     processes if there is a process group. `callback(step, model)` is called after each
-    measurement. Ctrl-C ends it early. Returns the history. Raises InputValueError or
+    measurement. Ctrl-C ends it early. Returns the history. In one process, at most one training
+    with dropout at a time is sure to repeat itself. Raises InputValueError or
     InputTypeError for what cannot be, TrainingError if the loss is not finite.
     """
     training = begin(model, task, **recipe)
