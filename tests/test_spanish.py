@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 import spanish
 from nbformat import read
+from series import NAMES as SERIES
 
 NAMES = sorted(path.stem for path in spanish.ES.glob("*.json"))
 REFERENCES = re.compile(r"^## Refer(?:ences|encias)\n.*", re.DOTALL | re.MULTILINE)
@@ -107,3 +108,13 @@ def test_every_link_to_a_heading_leads_to_one(name):
     for target, anchor in re.findall(r"\]\((\w+)\.ipynb#([^)]+)\)", text):
         titles = re.findall(r"(?m)^#+ (.*)$", "\n".join(text for _, _, text in pairs(target)))
         assert anchor in {title.replace(" ", "-") for title in titles}, (target, anchor)
+
+
+def test_the_spanish_readme_has_the_whole_map_and_links_that_lead_somewhere():
+    text = (spanish.ES / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"(?m)^\| \[[^\]]+\]\((\w+)\.ipynb\)", text) == SERIES
+    assert all((spanish.ES / link).is_file() for link in re.findall(r"\]\(([^)]+)\)", text))
+
+
+def test_every_notebook_of_the_series_is_there_in_spanish():
+    assert sorted(SERIES) == NAMES
