@@ -8,7 +8,19 @@ from pathlib import Path
 
 import torch
 
-from . import answers, claims, inputs, length, report, service, speed, survival, training
+from . import (
+    answers,
+    claims,
+    devices,
+    inputs,
+    length,
+    proofs,
+    report,
+    service,
+    speed,
+    survival,
+    training,
+)
 from .common import RESULTS, store
 
 QUICK_RECIPES = (training.BASE, "batches by length", "Muon")
@@ -36,7 +48,12 @@ STUDIES = {
     "length_seconds": (length.seconds, {"seeds": 1, "steps": 10, "n_test": 500}),
     "length_memory": (length.memory, {"rounds": 1, "lengths": (50, 100)}),
     "length": (length.study, QUICK_LENGTH),
+    "proofs": (proofs.proofs, {"seeds": 1, "wide_seeds": 0, "steps": 30}),
+    "exhaustive": (proofs.exhaustive, {"seeds": 1, "longest": 2, "steps": (30,)}),
+    "hard": (proofs.hard, {"seeds": 1, "steps": (30,), "n": 100}),
     "kills": (survival.kills, {"rounds": 2, "steps": 30}),
+    "processes": (devices.processes, {"rounds": 1, "steps": 2, "sizes": ((64, 32),)}),
+    "restarts": (devices.restarts, {"rounds": 1, "steps": 20}),
     "files": (survival.files, {"n": 100}),
     "inputs": (inputs.inputs, {"n": 5}),
     "answers": (answers.answers, {"n": 40}),

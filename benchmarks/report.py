@@ -138,6 +138,11 @@ def _survival(folder: Path) -> Iterator[Must]:
     yield Must("share that goes on to the same bits", equal, 1, False)
     yield Must("checkpoints unreadable after a kill", sum(not row["readable"] for row in rows), 0)
     yield Must("files left behind", sum(row["left behind"] for row in rows), 0)
+    yield Must("workers of torchrun killed", len(read("restarts", folder)["rows"]), 20, False)
+    same = [row["equal"] for row in read("restarts", folder)["rows"]]
+    yield Must("share that ends as the undisturbed run", sum(same) / len(same), 1, False)
+    sizes = read("processes", folder)["rows"]
+    yield Must("processes: sizes at which two were timed beside one", len(sizes), 4, False)
     spoiled = read("files", folder)["rows"][-1]
     yield Must("spoiled files read", spoiled["files"], 2000, False)
     yield Must("spoiled files believed, or another error", spoiled["other"], 0)
@@ -148,6 +153,22 @@ def _survival(folder: Path) -> Iterator[Must]:
     yield Must("inputs to functions and command line", tried["inputs"], 10_000, False)
     yield Must("inputs with a wrong answer, or another error", tried["other"], 0)
     yield Must("slowest input, seconds", tried["slowest s"], 10)
+
+
+def _proofs(folder: Path) -> Iterator[Must]:
+    rows = read("proofs", folder)["rows"]
+    proven = [row for row in rows if row["proven"] and row["margin"] > row["rounding"]]
+    for positions, seeds, windows in (("narrow", 5, 18_980), ("neighbours", 1, 12_850_136)):
+        sure = [r for r in proven if r["positions"] == positions and r["windows"] == windows]
+        yield Must(f"{positions}: seeds proven for all strings", len(sure), seeds, False)
+    rows = read("exhaustive", folder)["rows"]
+    complete = sum(row["strings"] == 475_254 for row in rows)
+    yield Must("default models tried on all strings of 1 to 4 letters", complete, 6, False)
+    worst = max(row["wrong"] for row in rows)
+    yield Must("of these strings, wrong in the worst of the seeds", worst, 20)
+    longer = [row for row in read("hard", folder)["rows"] if row["steps"] == 650]
+    kinds = [row[kind] for row in longer for kind in row if kind not in ("steps", "share", "seed")]
+    yield Must("hard strings of 16 letters after 650 steps, worst share", min(kinds), 0.99, False)
 
 
 def _answers(folder: Path) -> Iterator[Must]:
@@ -161,7 +182,7 @@ def _answers(folder: Path) -> Iterator[Must]:
 
 
 MUSTS: list[Callable[[Path], Iterator[Must]]] = [
-    *(_training, _step, _decoding, _claims, _growth, _rest, _length, _survival, _answers)
+    *(_training, _step, _decoding, _claims, _growth, _rest, _length, _survival, _proofs, _answers)
 ]
 
 
@@ -207,7 +228,12 @@ TABLES = {
     "length": None,
     "length perfect": None,
     "length tracks": None,
+    "proofs": None,
+    "exhaustive": None,
+    "hard": None,
     "kills": None,
+    "restarts": None,
+    "processes": None,
     "files": None,
     "inputs": None,
     "answers": None,
@@ -222,11 +248,18 @@ def _kills(rows: list[dict]) -> list[dict]:
     return [{"kills": len(rows), "first at step": min(steps), "last at step": max(steps), **summed}]
 
 
+def _restarts(rows: list[dict]) -> list[dict]:
+    first = sum(row["worker"] == 0 for row in rows)
+    equal = sum(row["equal"] for row in rows)
+    return [{"kills": len(rows), "of these, the first worker": first, "equal": equal}]
+
+
 SUMMARIES = {
     "length": length_tables.house,
     "length perfect": length_tables.perfect,
     "length tracks": length_tables.tracks,
     "kills": _kills,
+    "restarts": _restarts,
     "files": lambda rows: rows[-1:],
 }
 

@@ -6,7 +6,7 @@
 __all__ = ['UNFINISHED', 'VERSIONS', 'alone_in', 'replace_file', 'check_path', 'text_path', 'printable', 'write_file', 'digest',
            'open_file', 'texts_of', 'read_file', 'looks', 'save', 'load', 'state_of', 'restore', 'settings_of',
            'fingerprint', 'write_checkpoint', 'peek_checkpoint', 'read_checkpoint', 'check_same', 'noted_signals',
-           'only_one', 'resumable_fit']
+           'only_one', 'go_on', 'resumable_fit']
 
 # %% ../nbs/22_files.ipynb #9c695b8b
 import hashlib
@@ -17,7 +17,7 @@ import signal
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import BinaryIO
@@ -28,11 +28,11 @@ from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from . import errors
+from . import devices, errors
 from .data import Task
 from .errors import FileError, InputTypeError, InputValueError, RevtransError
 from .model import Transformer, TransformerConfig
-from .training import History, Training
+from .training import History, Training, begin
 
 try:
     import fcntl
@@ -283,13 +283,9 @@ def state_of(training: Training) -> dict[str, Tensor]:
         }
         state |= optimizer.state.get(p, {})
         found |= {f"optimizer.{name}.{key}": tensor for key, tensor in state.items()}
-    found |= {
-        "random.batches": training.batches.get_state(),
-        "random.global": torch.get_rng_state(),
-    }
-    if training.device.type != "cpu":  # dropout draws there
-        device = torch.get_device_module(training.device)
-        found["random.device"] = device.get_rng_state(training.device)
+    found["random.batches"] = training.batches.get_state()
+    generators = devices.generator_states(training.device)  # dropout draws from them
+    found |= {f"random.{name}": generator for name, generator in generators.items()}
     for name, value in asdict(history).items():
         dtype = torch.int64 if name == "step" else torch.float64
         found[f"history.{name}"] = torch.tensor(value, dtype=dtype)
@@ -299,10 +295,9 @@ def state_of(training: Training) -> dict[str, Tensor]:
 def restore(training: Training, state: dict[str, Tensor]) -> None:
     """Put a training where it was when `state_of` was asked. Raises RuntimeError if none was."""
     training.batches.set_state(state["random.batches"])
-    torch.set_rng_state(state["random.global"])
-    if "random.device" in state:
-        device = torch.get_device_module(training.device)
-        device.set_rng_state(state["random.device"], training.device)
+    names = devices.generator_states(training.device)
+    generators = {name: state[f"random.{name}"] for name in names}
+    devices.set_generator_states(training.device, generators)
     model, optimizer = training.model, training.optimizer
     model.load_state_dict({name: state[f"model.{name}"] for name in model.state_dict()})
     for name, p in model.named_parameters():
@@ -329,6 +324,7 @@ def settings_of(training: Training) -> dict[str, object]:
         "model": f"{type(model).__module__}.{type(model).__qualname__}",
         **vars(model.config),
         **{f.name: getattr(training, f.name) for f in fields(training) if f.name not in apart},
+        "precision": getattr(training.backward, "precision", "fp32"),
         "frozen": [name for name, p in model.named_parameters() if not p.requires_grad],
         "schedule": fingerprint(rates),
         "strings": fingerprint(strings),
@@ -402,16 +398,12 @@ def check_same(path: str | os.PathLike, stored: dict, settings: dict[str, object
 # %% ../nbs/22_files.ipynb #export-noted-signals
 @contextmanager
 def noted_signals() -> Iterator[list[int]]:
-    """Inside, the first signal that asks for an end is put into the list; a second acts as ever."""
+    """Inside, a signal that asks for an end is put into the list; the same again acts as ever."""
     noted, before = [], {}
-
-    def give_back() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
     def note(number: int, frame: object) -> None:
         noted.append(number)
-        give_back()
+        signal.signal(number, before[number])
 
     if threading.current_thread() is threading.main_thread():  # no other may set handlers
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the last is unknown to Windows
@@ -421,7 +413,8 @@ def noted_signals() -> Iterator[list[int]]:
     try:
         yield noted
     finally:
-        give_back()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 # %% ../nbs/22_files.ipynb #export-only-one
 @contextmanager
@@ -446,6 +439,18 @@ def only_one(path: Path) -> Iterator[None]:
             with suppress(OSError):
                 name.unlink()
 
+# %% ../nbs/22_files.ipynb #export-go-on
+def go_on(path: str | os.PathLike, training: Training, settings: dict) -> int:
+    """Put a training where the file's ended, in all processes; the steps done, −1 without one."""
+    done = -1
+    if devices.is_first() and check_path(path).exists():
+        done = read_checkpoint(path, training, settings)
+    if devices.in_group():
+        state = {name: tensor.cpu() for name, tensor in state_of(training).items()}
+        done, state = devices.from_first((done, state))
+        restore(training, state)
+    return done
+
 # %% ../nbs/22_files.ipynb #export-resumable-fit
 def resumable_fit(
     path: str | os.PathLike,
@@ -463,22 +468,25 @@ def resumable_fit(
     Raises as `fit` does; FileError for a path that cannot be written or a file that cannot be
     believed; InputValueError, naming what differs, for a file of another training.
     """
-    real = check_path(path)
     errors.check_whole("every", every)
-    training = Training(model, task, **recipe)
-    settings = settings_of(training)
-    with only_one(real), training.randomness(), noted_signals() as noted:
-        kept = read_checkpoint(path, training, settings) if real.exists() else -1
+    alone = only_one(check_path(path)) if devices.is_first() else nullcontext()
+    with alone, noted_signals() as noted:
+        training = begin(model, task, **recipe)
+        settings, asked = settings_of(training), 0
 
         def keep(training: Training) -> None:
-            nonlocal kept
+            nonlocal kept, asked
             done = len(training.history.loss)
-            if done > kept and (done % every == 0 or done == training.steps or noted):
-                write_checkpoint(path, training, settings)
+            asked = devices.largest(noted[0] if noted else 0, training.device)
+            if done > kept and (done % every == 0 or done == training.steps or asked):
+                if devices.is_first():
+                    write_checkpoint(path, training, settings)
                 kept = done
-            if noted and done < training.steps:
+            if asked and done < training.steps:
                 raise KeyboardInterrupt  # `run` ends as it does after Ctrl-C
 
-        history = training.run(progress, callback, after_step=keep)
-    history.interrupted = noted[0] if noted and len(history.loss) < training.steps else 0
+        with devices.seeded(training.seed, training.device):
+            kept = go_on(path, training, settings)
+            history = training.run(progress, callback, after_step=keep)
+    history.interrupted = asked if len(history.loss) < training.steps else 0
     return history

@@ -4,13 +4,18 @@
 
 # %% auto #0
 __all__ = ['antidiagonal_score', 'AttentionMaps', 'attention_maps', 'font_with', 'legible', 'plot_attention', 'plot_heads',
-           'plot_batch', 'plot_history']
+           'plot_batch', 'plot_history', 'Shown', 'show_attention']
 
 # %% ../nbs/07_attention_maps.ipynb #38098cde
+import base64
+import hashlib
+import io
+import json
 import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.resources import files
 
 import matplotlib.pyplot as plt
 import torch
@@ -258,3 +263,43 @@ def _fits(ax: object, shape: tuple[int, ...]) -> bool:
         return isinstance(ax, Axes)
     grid = isinstance(ax, Collection) and len(ax) == shape[0]
     return grid and all(_fits(part, shape[1:]) for part in ax)
+
+# %% ../nbs/07_attention_maps.ipynb #export-show-attention
+@dataclass(frozen=True)
+class Shown:
+    """What a notebook shows: HTML that answers, and a still picture (PNG) for all other places."""
+
+    html: str
+    png: bytes
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        return {"text/html": self.html, "image/png": base64.b64encode(self.png).decode()}
+
+
+def show_attention(maps: AttentionMaps) -> Shown:
+    """All maps of a text, for the end of a cell: point at a cell of a map to be told its weight.
+
+    Where scripts do not run it is a still picture of the cross-attention maps.
+    """
+    errors.check_has("maps", maps, "AttentionMaps", "encoder", "decoder", "cross", "written")
+    source, still = list(maps.source), io.BytesIO()
+    figure = plot_heads(maps.cross, maps.written, source)
+    figure.savefig(still, format="png", dpi=72)
+    plt.close(figure)
+    kinds = {
+        "cross-attention": (maps.cross, maps.written, source),
+        "encoder": (maps.encoder, source, source),
+        "decoder": (maps.decoder, maps.read, maps.read),
+    }
+    names = ("weights", "queries", "keys")
+    data = {
+        kind: dict(zip(names, ((1000 * weights).round().int().tolist(), queries, keys)))
+        for kind, (weights, queries, keys) in kinds.items()
+    }
+    told = json.dumps(data).replace("<", r"\u003c")
+    name = f"maps-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+    picture = f"data:image/png;base64,{base64.b64encode(still.getvalue()).decode()}"
+    alt = "Cross-attention maps of all heads: steps of writing down, letters of the source across."
+    script = (files("revtrans") / "live" / "maps.js").read_text("utf-8")
+    html = f'<div id="{name}"><img src="{picture}" alt="{alt}"></div>'
+    return Shown(f"{html}<script>{script}({json.dumps(name)}, {told});</script>", still.getvalue())

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['switching', 'cross_entropy', 'evaluating', 'predict', 'exact_match', 'token_accuracy', 'learning_rate',
-           'make_optimizer', 'History', 'Training', 'fit']
+           'make_optimizer', 'History', 'Training', 'begin', 'fit']
 
 # %% ../nbs/05_training.ipynb #349d232e
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from tqdm.auto import tqdm
 
 from . import errors
 from .data import Batch, Task, Vocab
+from .devices import Shared, in_group, is_first, seeded
 from .errors import TrainingError
 from .packed import packed
 
@@ -174,22 +176,30 @@ class Training:
         """Sample, loss, backward, clip, step."""
         done = len(self.history.loss)
         rate = self.schedule(done, self.steps, self.lr, self.warmup)
-        batch = self.task.sample(self.batch_size, self.batches).to(self.device)
+        batch = self.task.sample(self.batch_size, self.batches)
         self.model.train()
-        forward = packed(self.model)  # notebook 20: the same numbers, sooner
-        logits = forward(batch.source, batch.decoder_input)
-        loss = cross_entropy(logits, batch.labels, self.label_smoothing)
-        if not loss.isfinite():
-            where = f"at step {done}, with learning rate {rate:.2e}"
-            raise TrainingError(f"the loss is {loss.item()} {where}")
         self.optimizer.zero_grad()
-        loss.backward()
+        loss = self.backward(batch.to(self.device))
+        if not math.isfinite(loss):
+            where = f"at step {done}, with learning rate {rate:.2e}"
+            raise TrainingError(f"the loss is {loss} {where}")
         nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        self.history.loss.append(loss.item())
+        self.history.loss.append(loss)
         self.history.rate.append(rate)
+
+    def backward(self, batch: Batch) -> float:
+        """The loss of a batch; its gradients are added to those of the weights."""
+        loss = self.loss(batch, packed(self.model))  # notebook 20: the same numbers, sooner
+        loss.backward()
+        return loss.item()
+
+    def loss(self, batch: Batch, forward: nn.Module) -> Float[Tensor, ""]:
+        """The mean surprise at a batch, with the logits that `forward` gives."""
+        logits = forward(batch.source, batch.decoder_input)
+        return cross_entropy(logits, batch.labels, self.label_smoothing)
 
     def measure(self) -> None:
         """Add how well the model does on held-out strings to the history."""
@@ -199,15 +209,6 @@ class Training:
         self.history.step.append(len(self.history.loss))
         self.history.exact_match.append(exact)
         self.history.token_accuracy.append(token)
-
-    @contextmanager
-    def randomness(self) -> Iterator[None]:
-        """Inside, dropout draws from the seed; afterwards the global state is as it was."""
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.default_generator.manual_seed(self.seed)
-            if self.device.type == "cuda":
-                torch.cuda.manual_seed(self.seed)
-            yield
 
     def run(
         self,
@@ -219,7 +220,8 @@ class Training:
         if callback is not None:
             errors.check_function("callback", callback)
         history, begin = self.history, time.perf_counter() - self.history.seconds
-        bar = tqdm(total=self.steps, initial=len(history.loss), disable=not progress, leave=False)
+        silent = not (progress and is_first() and sys.stderr)  # of several processes, one draws
+        bar = tqdm(total=self.steps, initial=len(history.loss), disable=silent, leave=False)
         with bar:
             try:
                 while True:
@@ -228,7 +230,7 @@ class Training:
                     if due and history.step[-1:] != [step]:
                         self.measure()
                         bar.set_postfix({"exact match": f"{history.exact_match[-1]:.1%}"})
-                        if callback:
+                        if callback and is_first():
                             callback(step, self.model)
                     history.seconds = time.perf_counter() - begin
                     after_step(self)
@@ -237,9 +239,20 @@ class Training:
                     self.step()
                     bar.update()
             except KeyboardInterrupt:
-                print(f"stopped after {len(history.loss)} of {self.steps} steps")
+                if is_first():
+                    print(f"stopped after {len(history.loss)} of {self.steps} steps")
         self.model.eval()
         return history
+
+# %% ../nbs/05_training.ipynb #export-begin
+def begin(
+    model: nn.Module, task: Task, accumulate: int = 1, precision: str = "fp32", **recipe: object
+) -> Training:
+    """A training at its beginning. Raises InputValueError or InputTypeError for what cannot be."""
+    training = Training(model, task, **recipe)
+    if in_group() or (accumulate, precision) != (1, "fp32"):
+        training.backward = Shared(training, accumulate, precision)
+    return training
 
 # %% ../nbs/05_training.ipynb #export-fit
 def fit(
@@ -252,11 +265,13 @@ def fit(
     """Train `model` in place, where it lies, on batches of the training split.
 
     `recipe` changes what `Training` says: steps, batch_size, lr, warmup, clip, weight_decay,
-    label_smoothing, eval_every, eval_size, seed, schedule. `callback(step, model)` is called
-    after each measurement. Ctrl-C ends it early. Returns the history.
-    Raises InputValueError or InputTypeError for what cannot be, TrainingError if the loss is not
-    finite.
+    label_smoothing, eval_every, eval_size, seed, schedule; and how a batch is computed
+    (notebook 23): in `accumulate` parts, with a `precision` of "fp32" or "bf16", and by all
+    processes if there is a process group. `callback(step, model)` is called after each
+    measurement. Ctrl-C ends it early. Returns the history. In one process, at most one training
+    with dropout at a time is sure to repeat itself. Raises InputValueError or
+    InputTypeError for what cannot be, TrainingError if the loss is not finite.
     """
-    training = Training(model, task, **recipe)
-    with training.randomness():
+    training = begin(model, task, **recipe)
+    with seeded(training.seed, training.device):
         return training.run(progress, callback)

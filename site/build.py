@@ -1,8 +1,9 @@
 """Build the web edition from the stored outputs: python site/build.py [folder]
 
-No notebook is run. Each is copied as a reader wants to see it: hidden cells and directives are
-gone, exported cells name their module, a solution folds together with its code. Sphinx makes pages
-of them, of the modules' docstrings and of the benchmarks' tables.
+There is an English edition and, in the folder es, a Spanish one. No notebook is run. Each is copied
+as a reader wants to see it: hidden cells and directives are gone, exported cells name their module,
+a solution folds together with its code. Sphinx makes pages of them, of the modules' docstrings and
+of the benchmarks' tables.
 """
 
 import argparse
@@ -22,12 +23,28 @@ SITE = Path(__file__).resolve().parent
 ROOT = SITE.parent
 PNG = "image/png"
 DIRECTIVES = re.compile(r"(?:#\|.*\n?)*")
-DOWNLOAD = '<p><a href="notebooks/{}.ipynb" download>Download this notebook</a></p>'
+# A link to the same notebook in the other language.
+TWIN = re.compile(r" \[[^\]]*\]\((?:es|\.\.)/\w+\.ipynb\)")
+LINKS = {
+    "en": '<p><a href="notebooks/{0}.ipynb" download>Download this notebook</a> · '
+    '<a href="es/{0}.html" lang="es" hreflang="es">En español</a></p>',
+    "es": '<p><a href="notebooks/{0}.ipynb" download>Descarga este cuaderno</a> · '
+    '<a href="../{0}.html" lang="en" hreflang="en">In English</a></p>',
+}
+SPANISH = {
+    "The Transformer": "El Transformer",
+    "Studies": "Estudios",
+    "Inside the library": "Dentro de la biblioteca",
+}
 EXPORTED = "```{{container}} exported\nexported to [{0}](api/{0}.rst)\n```"
 LIVE = """
-<iframe class="live" src="page.html" title="A trained model to play with" loading="lazy"></iframe>
-<p><a href="page.html">The model on a page of its own</a></p>
+<iframe class="live" src="{0}page.html" title="{1}" loading="lazy"></iframe>
+<p><a href="{0}page.html">{2}</a></p>
 """
+LIVE_TEXTS = {
+    "en": ("", "A trained model to play with", "The model on a page of its own"),
+    "es": ("../", "Un modelo entrenado para jugar con él", "El modelo en una página propia"),
+}
 
 
 def shelves(readme: str) -> dict[str, list[str]]:
@@ -105,15 +122,17 @@ Built in :doc:`/{name}`.
 """
 
 
-def write_sources(source: Path, extra: Path, live: Path) -> None:
+def write_sources(source: Path, extra: Path, live: Path, language: str) -> None:
     """Write what Sphinx reads into `source`, and what it hands on as it is into `extra`."""
     (source / "api").mkdir(parents=True)
     (extra / "notebooks").mkdir(parents=True)
     shelf_of, modules = shelves((ROOT / "README.md").read_text(encoding="utf-8")), []
+    folder = ROOT / "nbs" if language == "en" else ROOT / "nbs" / language
     for name in chain(*shelf_of.values()):
-        path = ROOT / "nbs" / f"{name}.ipynb"
+        path = folder / f"{name}.ipynb"
         shutil.copy(path, extra / "notebooks")
         notebook = nbformat.read(path, as_version=4)
+        notebook.cells[0].source = TWIN.sub("", notebook.cells[0].source)
         description = re.search(r"^> (.+)$", notebook.cells[0].source, re.MULTILINE)[1]
         notebook.metadata.myst = {"html_meta": {"description": description}}
         if module := module_of(notebook):
@@ -121,20 +140,38 @@ def write_sources(source: Path, extra: Path, live: Path) -> None:
             text = api_page(module, name, description)
             (source / f"api/{module}.rst").write_text(text, encoding="utf-8")
         notebook.cells = list(readable(notebook))
-        notebook.cells.insert(1, new_markdown_cell(DOWNLOAD.format(name)))
+        notebook.cells.insert(1, new_markdown_cell(LINKS[language].format(name)))
         if name == "index":
             front = notebook
         else:
             nbformat.write(notebook, source / path.name)
     if live.is_file():
-        shutil.copy(live, extra / "page.html")
-        front.cells.insert(2, new_markdown_cell(LIVE))
-    shelf_of["Reference"] = [*modules, "genindex", "benchmarks"]
+        front.cells.insert(2, new_markdown_cell(LIVE.format(*LIVE_TEXTS[language])))
+    if language == "en":
+        shelf_of["Reference"] = [*modules, "genindex", "benchmarks"]
+        shutil.copy(ROOT / "benchmarks" / "README.md", source / "benchmarks.md")
+        shutil.copytree(ROOT / "benchmarks" / "figures", source / "figures")
+        if live.is_file():
+            shutil.copy(live, extra / "page.html")
+    else:
+        shelf_of = {SPANISH[caption]: names for caption, names in shelf_of.items()}
     for caption, names in shelf_of.items():
         front.cells.append(toctree(caption, [name for name in names if name != "index"]))
     nbformat.write(front, source / "index.ipynb")
-    shutil.copy(ROOT / "benchmarks" / "README.md", source / "benchmarks.md")
-    shutil.copytree(ROOT / "benchmarks" / "figures", source / "figures")
+
+
+def build(folder: Path, live: Path, language: str) -> int:
+    """Build the edition of one language; 0 if nothing is wrong with it."""
+    from sphinx.cmd.build import build_main
+
+    with TemporaryDirectory() as tmp:
+        source, extra = Path(tmp, "source"), Path(tmp, "extra")
+        write_sources(source, extra, live, language)
+        strict = ["-q", "-W", "--keep-going", "-j", "auto", "-d", f"{tmp}/doctrees"]
+        settings = ["-c", str(SITE), "-D", f"html_extra_path={extra}", "-D", f"language={language}"]
+        if language == "es":
+            settings += ["-D", "html_title=revtrans en español"]
+        return build_main([*strict, *settings, str(source), str(folder)])
 
 
 def main() -> int:
@@ -148,15 +185,8 @@ def main() -> int:
     )
     options = parser.parse_args()
     folder = options.folder.resolve()
-    from sphinx.cmd.build import build_main
-
     shutil.rmtree(folder, ignore_errors=True)
-    with TemporaryDirectory() as tmp:
-        source, extra = Path(tmp, "source"), Path(tmp, "extra")
-        write_sources(source, extra, options.live)
-        strict = ["-q", "-W", "--keep-going", "-j", "auto", "-d", f"{tmp}/doctrees"]
-        settings = ["-c", str(SITE), "-D", f"html_extra_path={extra}"]
-        failed = build_main([*strict, *settings, str(source), str(folder)])
+    failed = build(folder, options.live, "en") or build(folder / "es", options.live, "es")
     if not failed:
         print(f"The web edition is in {folder}: open {folder / 'index.html'}.")
         if not options.live.is_file():

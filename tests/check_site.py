@@ -20,7 +20,7 @@ class Page(HTMLParser):
 
     def __init__(self, path: Path):
         super().__init__()
-        self.ids, self.links, self.tags, self.text = set(), [], [], []
+        self.ids, self.links, self.tags, self.text, self.prose = set(), [], [], [], []
         self.language = self.title = self.description = ""
         self.within = []
         self.feed(path.read_text(encoding="utf-8"))
@@ -47,6 +47,7 @@ class Page(HTMLParser):
             self.title += data
         elif not {"script", "style"} & set(self.within):
             self.text.append(data)
+            self.prose += [] if "pre" in self.within else [data]
 
     def count(self, tag: str) -> int:
         return sum(tag == one for one, _ in self.tags)
@@ -63,7 +64,9 @@ def faults(name: str, pages: dict[str, Page], folder: Path) -> Iterator[str]:
             f"no text alternative: {a}" for t, a in page.tags if t == "img" and not a["alt"]
         )
     text = "".join(page.text)
-    yield from (f"left over: {found}" for found in re.findall(r"^#\|.*|\$\$.*|\\\(.*", text, re.M))
+    left = re.findall(r"^#\| .*", text, re.M)
+    left += re.findall(r"\$\$.*|\\\(.*", "".join(page.prose))
+    yield from (f"left over: {found}" for found in left)
     if page.count("details") != page.count("/details") or text.count("</details>"):
         yield "something that folds is not closed, or closed twice"
     for tag, key, link in page.links:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,9 +30,11 @@ OPTIONS = {
     "train": COMMON
     | TRAINING
     | {"--symbols SYMBOLS", "--positions POSITIONS", "--max-length N", "--d-model N"}
-    | {"--n-heads N", "--d-ff N", "--n-layers N", "--every N"},
+    | {"--n-heads N", "--d-ff N", "--n-layers N", "--every N", "--precision {fp32,bf16}"},
     "reverse": COMMON | {"MODEL", "TEXT", "--beam BEAM"},
     "map": COMMON | {"MODEL", "TEXT", "--out FILE"},
+    "page": COMMON
+    | {"MODEL", "--out FILE", "--texts TEXT [TEXT ...]", "--moments DIR", "--by-hand"},
     "check": {"-h, --help", "ANSWERS", "--json"},
 }
 
@@ -51,6 +54,10 @@ def assert_picture(path: Path) -> None:
 
 def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def page_data(path: Path) -> dict:
+    return json.loads(re.search(r'id="data">(.*?)</script>', path.read_text("utf-8"), re.S)[1])
 
 
 def train(out: Path, *options: str) -> int:
@@ -93,12 +100,18 @@ def test_the_demo_learns_the_symbols_of_its_words_and_says_what_it_wrote(tmp_pat
     typed = ["demo", "man\u0303ana", "--steps", "5", "--out", str(tmp_path)]
     assert cli.main(typed) == 0
     shown = capsys.readouterr().out
-    assert files(tmp_path) == ["attention.png", *WRITTEN]
+    more = ["attention.png", "attention.svg", "moments", "page.html"]
+    assert files(tmp_path) == sorted([*more, *WRITTEN])
+    assert files(tmp_path / "moments") == ["0.safetensors"]
     words = ["abcd", "hola", "attention", "transformer", "mañana"]
     assert re.findall(r"^  (\w+) → ", shown, re.M) == words
     for name in ("attention.png", "training.png"):
         assert_picture(tmp_path / name)
+    for name in ("attention.png", "attention.svg", "training.png", "page.html"):
         assert f"wrote {tmp_path / name}" in shown
+    page = page_data(tmp_path / "page.html")
+    assert [one["step"] for one in page["learned"]] == [0, None] and page["byHand"]
+    assert [source for source, _ in page["examples"][:5]] == words
     symbols = saving.load(tmp_path / "model.safetensors").vocab.symbols
     assert symbols == TransformerConfig().symbols + "ñ"
     assert cli.main(["demo", "hola", *typed[2:]]) == 1, "another alphabet, another training"
@@ -116,6 +129,22 @@ def test_the_map_is_that_of_the_best_head(saved, tmp_path, capsys):
     assert cli.main(["map", saved, "abcde", "--out", str(tmp_path / "m.png")]) == 0
     score = float(re.search(r"anti-diagonal score (\d\.\d\d)", capsys.readouterr().out)[1])
     assert score > 0.5
+
+
+def test_a_page_holds_the_model_and_what_is_asked_for_beside_it(saved, tmp_path, capsys):
+    out = tmp_path / "new" / "p.html"
+    assert cli.main(["page", saved, "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"wrote {out}\n"
+    assert len(page_data(out)["learned"]) == 1 and page_data(out)["byHand"] is None
+    (tmp_path / "some").mkdir()
+    for name in ("100", "20", "notes"):
+        shutil.copy(saved, tmp_path / "some" / f"{name}.safetensors")
+    more = ["--moments", str(tmp_path / "some"), "--by-hand", "--texts", "abc", "e"]
+    assert cli.main(["page", saved, "--out", str(out), *more]) == 0
+    page = page_data(out)
+    assert [one["step"] for one in page["learned"]] == [20, 100, None]
+    assert page["byHand"]["config"]["symbols"] == "abcde"
+    assert page["examples"][:2] == [["abc", "cba"], ["e", "e"]]
 
 
 @pytest.mark.parametrize("command", OPTIONS)
@@ -155,7 +184,8 @@ def test_help_lists_commands_and_exit_codes(capsys):
 
 
 @pytest.mark.parametrize(
-    "typed", ["", "dance", "train", "reverse", "reverse m", "map m", "demo --steps many", "demo -w"]
+    "typed",
+    ["", "dance", "train", "reverse", "reverse m", "map m", "page", "demo --steps many", "demo -w"],
 )
 def test_wrong_usage_ends_with_2(typed, capsys):
     with pytest.raises(SystemExit) as ended:
@@ -188,6 +218,9 @@ def test_wrong_usage_ends_with_2(typed, capsys):
         ("map {saved} abx --out {new}/m.png", "'x' (position 2)"),
         ("map {saved} abc --out {saved}/m.png", "{saved}"),
         ("map {saved} abc --out {new}/m.xyz", "xyz"),
+        ("page {new}", "there is no saved model at {new}"),
+        ("page {saved} --moments {new}", "there is no folder {new}"),
+        ("page {saved} --out {saved}/p.html", "{saved}"),
     ],
 )
 def test_an_error_is_one_line_and_nothing_is_left_behind(

@@ -1,5 +1,8 @@
 """Attention maps, the score of their anti-diagonal, and figures that show them upright."""
 
+import base64
+import json
+import re
 import warnings
 from dataclasses import replace
 
@@ -13,9 +16,10 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 from torch_peers import assert_close
 
+from revtrans import plotting
 from revtrans.data import Vocab
 from revtrans.decoding import reverse
-from revtrans.model import Transformer
+from revtrans.model import Transformer, TransformerConfig
 from revtrans.plotting import (
     AttentionMaps,
     antidiagonal_score,
@@ -281,3 +285,27 @@ def test_a_model_that_never_stops_has_maps_too():
         model.decoder.norm.bias.copy_(model.embedding.weight[Vocab.n_special])
     assert reverse(model, "abc") == "a" * (limit + 1)
     assert attention_maps(model, "abc").target == "a" * limit
+
+
+def test_maps_that_answer_are_html_with_a_still_picture_and_ask_for_nothing(trained):
+    maps = attention_maps(trained, "abcde")
+    bundle = plotting.show_attention(maps)._repr_mimebundle_()
+    assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
+    html = bundle["text/html"]
+    still, script = html.split("<script>")
+    assert f'<img src="data:image/png;base64,{bundle["image/png"]}" alt="' in still
+    assert script.count("</script>") == 1 and "http" not in script.replace("http://www.w3.org", "")
+    told = json.loads(re.search(r'"maps-\w+", (\{.*\})\);</script>$', html)[1])
+    for name, expected in zip(told, (maps.cross, maps.encoder, maps.decoder), strict=True):
+        weights = torch.tensor(told[name]["weights"]) / 1000
+        torch.testing.assert_close(weights, expected, atol=6e-4, rtol=0)
+        size = len(told[name]["queries"]), len(told[name]["keys"])
+        assert weights.shape[2:] == size
+    assert not plt.get_fignums()
+
+
+def test_markup_in_the_letters_of_maps_that_answer_is_text():
+    config = TransformerConfig("</scr", 5, d_model=8, n_heads=2, d_ff=8, n_layers=1)
+    maps = attention_maps(Transformer(config).eval(), "</scr", "</scr")
+    html = plotting.show_attention(maps).html
+    assert html.count("</script>") == 1 and r"\u003c" in html

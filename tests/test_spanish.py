@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 import spanish
 from nbformat import read
+from series import NAMES as SERIES
 
 NAMES = sorted(path.stem for path in spanish.ES.glob("*.json"))
 REFERENCES = re.compile(r"^## Refer(?:ences|encias)\n.*", re.DOTALL | re.MULTILINE)
@@ -13,7 +14,7 @@ TWIN = re.compile(r"\[[^\]]*\]\((?:es|\.\.)/\w+\.ipynb\)")  # the same page in t
 KEPT = {
     "formulas": re.compile(r"\$\$.*?\$\$|\$[^$\n]+\$", re.DOTALL),
     "code words": re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL),
-    "links": re.compile(r"\]\(([^)]+)\)"),
+    "links": re.compile(r"\]\(([^)#]+)[^)]*\)"),
     "tags": re.compile(r"</?\w+>"),
 }
 NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*")
@@ -56,7 +57,9 @@ def test_the_code_is_the_english_code_with_spanish_words(name):
     stored = read(spanish.ES / f"{name}.ipynb", as_version=4).cells
     made = spanish.made(name).cells
     assert [(cell.id, cell.source) for cell in stored] == [(cell.id, cell.source) for cell in made]
-    assert "nbdev_export" not in str(stored) and "#| export" not in str(stored)
+    for cell in stored:
+        written = re.search(r"(?m)^#\| (export|default_exp)|^nbdev_export", cell.source)
+        assert cell.cell_type == "markdown" or not written, cell.source
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -97,3 +100,21 @@ def test_every_solution_is_there(name):
         ]
         counts[1]["Answer"] = counts[1].pop("Respuesta", 0)
         assert +counts[0] == +counts[1], cell
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_link_to_a_heading_leads_to_one(name):
+    text = "\n".join(spanish for _, _, spanish in pairs(name))
+    for target, anchor in re.findall(r"\]\((\w+)\.ipynb#([^)]+)\)", text):
+        titles = re.findall(r"(?m)^#+ (.*)$", "\n".join(text for _, _, text in pairs(target)))
+        assert anchor in {title.replace(" ", "-") for title in titles}, (target, anchor)
+
+
+def test_the_spanish_readme_has_the_whole_map_and_links_that_lead_somewhere():
+    text = (spanish.ES / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"(?m)^\| \[[^\]]+\]\((\w+)\.ipynb\)", text) == SERIES
+    assert all((spanish.ES / link).is_file() for link in re.findall(r"\]\(([^)]+)\)", text))
+
+
+def test_every_notebook_of_the_series_is_there_in_spanish():
+    assert sorted(SERIES) == NAMES

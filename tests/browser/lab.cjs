@@ -56,16 +56,18 @@ async function run(page, site, folder, name) {
   const shoot = (label) =>
     page.screenshot({ path: join(folder, "shots", `${name.replace(".ipynb", "")}-${label}.png`) });
   await page.waitForTimeout(6000);
-  await shoot("running"); // the bars of a training, where one comes first
-  const waiting = () =>
-    [...document.querySelectorAll(".jp-Notebook .jp-InputPrompt")].some((prompt) =>
-      prompt.textContent.includes("*"),
-    );
-  await page.waitForFunction(`!(${waiting})()`, null, { timeout: 9 * MINUTES, polling: 1000 });
-  await page.keyboard.press("Control+s");
-  await page.waitForTimeout(2000);
+  const bar = page.locator(".jp-Notebook .widget-hprogress").first();
+  if (await bar.count()) await bar.scrollIntoViewIfNeeded(); // that of a training, if one comes first
+  await shoot("running");
+  const done = (cell) => cell.execution_count || !source(cell).trim();
+  for (let left = 9 * MINUTES; left > 0; left -= 3000) {
+    await page.waitForTimeout(3000);
+    await page.keyboard.press("Control+s"); // a running cell is saved without a number
+    const saved = codes(read(join(folder, name)));
+    if (saved.every(done) || saved.some((c) => c.outputs.some((o) => o.output_type === "error"))) break;
+  }
   const output = ".jp-Notebook .jp-OutputArea-output";
-  const views = page.locator(`${output} img, ${output} .widget-hprogress`);
+  const views = page.locator(`${output} img`);
   for (const [i, view] of (await views.all()).slice(0, 8).entries()) {
     await view.scrollIntoViewIfNeeded();
     await shoot(i);
@@ -75,8 +77,7 @@ async function run(page, site, folder, name) {
   const after = codes(read(join(folder, name)));
   for (const [i, cell] of after.entries()) {
     const where = `${name}, code cell ${i}: `;
-    if (source(cell).trim() && !source(cell).includes("#| eval: false") && !cell.execution_count)
-      faults.push(`${where}has not run`);
+    if (!done(cell)) faults.push(`${where}has not run`);
     for (const output of cell.outputs) {
       if (output.output_type === "error") faults.push(`${where}${output.ename}: ${output.evalue}`);
       if (output.name === "stderr") faults.push(`${where}stderr: ${output.text}`);

@@ -1,0 +1,109 @@
+"""Everything public on a second device: `pytest tests/second_device/try_it.py`, from .ci/full."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+import device
+
+device.begin()
+
+
+from revtrans.by_hand import hand_made
+from revtrans.data import ReversalTask
+from revtrans.decoding import beam_search, greedy, reverse
+from revtrans.files import load, resumable_fit, save
+from revtrans.model import Transformer, TransformerConfig, more_schemes
+from revtrans.pairs import PairsTask
+from revtrans.plotting import antidiagonal_score, attention_maps, plot_heads
+from revtrans.recurrent import Recurrent, RecurrentConfig
+from revtrans.training import exact_match, fit, predict, token_accuracy
+
+TASK = ReversalTask("abcde", max_length=5)
+SIZES = {"symbols": "abcde", "max_length": 5, "d_model": 16, "n_heads": 2, "d_ff": 32}
+NAMES = ["sinusoidal", "learned", *more_schemes()]
+OPTIONS = {"steps": 6, "batch_size": 8, "eval_every": 3, "eval_size": 8, "progress": False}
+
+
+def test_the_device_does_not_mix_and_counts_rightly():
+    x = torch.arange(6.0).view(2, 3)
+    there = x.to("second")
+    assert there.device.type == "second" and torch.equal((there @ there.mT).cpu(), x @ x.mT)
+    with pytest.raises(RuntimeError, match="on 'second' and on the cpu"):
+        there + x
+    assert torch.equal(there[torch.tensor([1])].cpu(), x[1:])
+
+
+def pair(name: str) -> tuple[Transformer, Transformer]:
+    made = [Transformer(TransformerConfig(**SIZES, positions=name)) for _ in range(2)]
+    return made[0], made[1].to("second")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_scheme_trains_and_answers_there_as_on_the_processor(name, tmp_path):
+    here, there = pair(name)
+    histories = [fit(model, TASK, **OPTIONS) for model in (here, there)]
+    torch.testing.assert_close(histories[1].loss, histories[0].loss, rtol=1e-4, atol=1e-5)
+    words = ["abcd", "e", "", "abcde"]
+    for beam in (1, 3):
+        assert reverse(there, words, beam) == reverse(here, words, beam)
+    batch = TASK.sample(20, torch.Generator().manual_seed(0), "held_out")
+    assert torch.equal(predict(there, batch), predict(here, batch))
+    assert torch.equal(predict(there, batch, True), predict(here, batch, True))
+    assert torch.equal(greedy(there, batch.source).cpu(), greedy(here, batch.source))
+    ours, theirs = (beam_search(model, batch.source, 3)[0] for model in (there, here))
+    assert torch.equal(ours.cpu(), theirs)
+    scores = [antidiagonal_score(attention_maps(model, "abcd").cross) for model in (there, here)]
+    torch.testing.assert_close(scores[0].cpu(), scores[1], rtol=1e-4, atol=1e-5)
+    maps = attention_maps(there, "abcd")
+    plot_heads(maps.cross, maps.written, list(maps.source))
+    save(there, tmp_path / "model")
+    again = load(tmp_path / "model", "second")
+    assert reverse(again, words) == reverse(there, words)
+
+
+def test_parts_and_half_precision_work_there():
+    here, there = pair("sinusoidal")
+    losses = [fit(model, TASK, accumulate=2, **OPTIONS).loss for model in (here, there)]
+    torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["transformer", "recurrent"])
+def test_a_training_goes_on_there_bit_for_bit(tmp_path, kind):
+    def make():
+        if kind == "recurrent":
+            return Recurrent(RecurrentConfig("abcde", max_length=5, d_model=8)).to("second")
+        return Transformer(TransformerConfig(**SIZES, dropout=0.2)).to("second")
+
+    class PowerFailure(Exception):
+        pass
+
+    def fail(step, model):
+        if step == 3:
+            raise PowerFailure
+
+    whole, stopped, resumed = make(), make(), make()
+    expected = fit(whole, TASK, **OPTIONS)
+    with pytest.raises(PowerFailure):
+        resumable_fit(tmp_path / "c", stopped, TASK, 1, callback=fail, **OPTIONS)
+    assert resumable_fit(tmp_path / "c", resumed, TASK, 1, **OPTIONS).loss == expected.loss
+
+
+def test_the_rest_of_the_library_there():
+    pairs = PairsTask([(a + b, b + a) for a in "abcde" for b in "abcde"])
+    model = Transformer(
+        TransformerConfig(
+            pairs.vocab.symbols,
+            max_length=4,
+            **{name: SIZES[name] for name in ("d_model", "n_heads", "d_ff")},
+        )
+    ).to("second")
+    fit(model, pairs, **OPTIONS)
+    sample = pairs.sample(4, torch.Generator().manual_seed(0))
+    predicted = predict(model, sample)
+    assert 0 <= exact_match(predicted, sample.labels) <= token_accuracy(predicted, sample.labels)
+    by_hand = hand_made("abcd", max_length=6).to("second")
+    assert reverse(by_hand, ["abcd", "dcba", "a"]) == ["dcba", "abcd", "a"]
