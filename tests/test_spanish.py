@@ -14,7 +14,7 @@ TWIN = re.compile(r"\[[^\]]*\]\((?:es|\.\.)/\w+\.ipynb\)")  # the same page in t
 KEPT = {
     "formulas": re.compile(r"\$\$.*?\$\$|\$[^$\n]+\$", re.DOTALL),
     "code words": re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL),
-    "links": re.compile(r"\]\(([^)#]+)[^)]*\)"),
+    "links": re.compile(r"\]\((?:\.\./)?([^)#]+)[^)]*\)"),
     "tags": re.compile(r"</?\w+>"),
 }
 NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*")
