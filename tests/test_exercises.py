@@ -546,6 +546,19 @@ def test_right_numbers_that_are_no_tensor_are_told(made):
     assert exercises.check_vocabulary(lambda *given: torch.tensor(number(*given)))
 
 
+def test_no_two_sizes_of_a_trial_are_mistaken_for_each_other():
+    def by_the_batch(attention, x, kept):
+        kept = [*(kept or []), x]
+        q, k, v = (
+            split(part(torch.cat(kept, 1)), attention.n_heads)
+            for part in (attention.query, attention.key, attention.value)
+        )
+        weights = (q[:, :, -1:] @ k.mT / len(x) ** 0.5).softmax(-1)
+        return attention.output(merge(weights @ v)), kept
+
+    assert "values are not" in check("cache", by_the_batch).message
+
+
 def test_what_is_being_compiled_gets_its_time(monkeypatch):
     monkeypatch.setattr(exercises, "SECONDS", 0.05)
     assert exercises.check_attention(torch.compile(in_a_loop, backend="eager"))

@@ -808,7 +808,7 @@ all projected again: Each step projects all tokens. Project the new one alone, a
       `query(x)` → `query(last)`, `(mean)), seen` → `(mean)), x`,
       `new if kept is None else [torch.cat(pair, 2) for pair in zip(kept, new)]` → `new`
 """,
-    lambda: [(_seeded(MultiHeadAttention, 4, 2), _normal(2, 3, 4))],
+    lambda: [(_seeded(MultiHeadAttention, 8, 2), _normal(5, 3, 8))],
     parts=("first output", "second output", "third output", "positions projected"),
     wrap=_token_by_token,
 )
