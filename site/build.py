@@ -21,7 +21,7 @@ from nbformat.v4 import new_markdown_cell
 
 SITE = Path(__file__).resolve().parent
 ROOT = SITE.parent
-PNG = "image/png"
+PNG, PICTURE = "image/png", "attention.png"
 DIRECTIVES = re.compile(r"(?:#\|.*\n?)*")
 # A link to the same notebook in the other language.
 TWIN = re.compile(r" \[[^\]]*\]\((?:es|\.\.)/\w+\.ipynb\)")
@@ -83,6 +83,7 @@ def readable(notebook: NotebookNode) -> Iterator[NotebookNode]:
             yield new_markdown_cell("</details>")
             unfinished = False
         if cell.cell_type == "markdown":
+            cell.source = cell.source.replace(f"(../{PICTURE})", f"({PICTURE})")
             if is_folded(following) and cell.source.endswith("</details>"):
                 cell.source = cell.source.removesuffix("</details>")
                 unfinished = True
@@ -158,6 +159,7 @@ def write_sources(source: Path, extra: Path, live: Path, language: str) -> None:
     for caption, names in shelf_of.items():
         front.cells.append(toctree(caption, [name for name in names if name != "index"]))
     nbformat.write(front, source / "index.ipynb")
+    shutil.copy(ROOT / "nbs" / PICTURE, source)
 
 
 def build(folder: Path, live: Path, language: str) -> int:
