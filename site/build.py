@@ -84,6 +84,8 @@ def readable(notebook: NotebookNode) -> Iterator[NotebookNode]:
             unfinished = False
         if cell.cell_type == "markdown":
             cell.source = cell.source.replace(f"(../{PICTURE})", f"({PICTURE})")
+            if cell is not cells[0]:  # a page has one title; in slides each may have its own
+                cell.source = re.sub(r"^# ", "## ", cell.source)
             if is_folded(following) and cell.source.endswith("</details>"):
                 cell.source = cell.source.removesuffix("</details>")
                 unfinished = True
