@@ -488,5 +488,6 @@ def resumable_fit(
         with devices.seeded(training.seed, training.device):
             kept = go_on(path, training, settings)
             history = training.run(progress, callback, after_step=keep)
+    asked = asked or (noted[0] if noted else 0)  # a second Ctrl-C does not wait for the question
     history.interrupted = asked if len(history.loss) < training.steps else 0
     return history

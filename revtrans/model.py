@@ -51,8 +51,8 @@ class TransformerConfig:
 
 
 def more_schemes() -> dict[str, type]:
-    """The position schemes of notebook 09, read only when one is named."""
-    from revtrans.schemes import SCHEMES
+    """The position schemes of notebooks 09 and 12, read only when one is named."""
+    from revtrans.proof import SCHEMES
 
     return SCHEMES
 
