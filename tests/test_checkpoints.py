@@ -71,6 +71,14 @@ def build(kind: str) -> torch.nn.Module:
     return model
 
 
+@pytest.fixture(autouse=True)
+def hang_up_as_usual():
+    """Under nohup it is ignored, and what is ignored stays so."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("kind", BUILDS)
 @pytest.mark.parametrize("step, name", [(4, "SIGINT"), (8, "SIGTERM"), (16, "SIGHUP")])
 def test_a_stopped_training_goes_on_bit_for_bit(tmp_path, kind, step, name):
