@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Tokens', 'Memory', 'Weights', 'Mask', 'building', 'TransformerConfig', 'more_schemes', 'FeedForward', 'EncoderLayer',
-           'DecoderLayer', 'Encoder', 'Decoder', 'make_positions', 'seeded', 'Transformer']
+           'DecoderLayer', 'Encoder', 'Decoder', 'make_positions', 'drawn_from', 'Transformer']
 
 # %% ../nbs/04_encoder_decoder.ipynb #59f56421
 import threading
@@ -52,9 +52,10 @@ class TransformerConfig:
 
 def more_schemes() -> dict[str, type]:
     """The position schemes of notebooks 09 and 12, read only when one is named."""
-    from revtrans.proof import SCHEMES
+    from revtrans.proof import WINDOWS
+    from revtrans.schemes import SCHEMES
 
-    return SCHEMES
+    return SCHEMES | WINDOWS
 
 # %% ../nbs/04_encoder_decoder.ipynb #export-shapes
 Tokens = Float[Tensor, "batch length d_model"]
@@ -177,7 +178,7 @@ building = threading.RLock()
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def drawn_from(seed: int) -> Iterator[None]:
     """Inside, the CPU's random numbers come from `seed`; afterwards they go on as before."""
     with building, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -196,7 +197,7 @@ class Transformer(nn.Module):
         errors.check_has("config", config, "TransformerConfig", "symbols", "d_ff")
         errors.check_whole("seed", seed, least=0, most=2**63 - 1)
         self.config, self.vocab = config, Vocab(config.symbols)
-        with seeded(seed):
+        with drawn_from(seed):
             self.embedding = nn.Embedding(len(self.vocab), config.d_model)
             nn.init.normal_(self.embedding.weight, std=0.3 * config.d_model**-0.5)
             self.encoder, self.decoder = Encoder(config), Decoder(config)

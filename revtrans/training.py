@@ -8,7 +8,6 @@ __all__ = ['switching', 'cross_entropy', 'evaluating', 'predict', 'exact_match',
 
 # %% ../nbs/05_training.ipynb #349d232e
 import math
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -220,7 +219,7 @@ class Training:
         if callback is not None:
             errors.check_function("callback", callback)
         history, begin = self.history, time.perf_counter() - self.history.seconds
-        silent = not (progress and is_first() and sys.stderr)  # of several processes, one draws
+        silent = not (progress and is_first())  # of several processes, one draws
         bar = tqdm(total=self.steps, initial=len(history.loss), disable=silent, leave=False)
         with bar:
             try:
