@@ -179,6 +179,8 @@ def process_group(device: str | None = None) -> Iterator[None]:
             errors.check_device(own)
             torch.cuda.set_device(own)
         yield
+        # Who ends at once after an exchange can meet a thread of the group that still frees tensors.
+        dist.barrier()
     except (Exception, KeyboardInterrupt) as error:
         if not _is_first_to_fail(store, rank):
             code = 128 + error.args[0] if isinstance(error, KeyboardInterrupt) else 1

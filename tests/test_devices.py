@@ -312,3 +312,24 @@ def test_torchrun_trains_as_one_process_does(tmp_path, capsys, monkeypatch):
     assert shown["two"][1:] == shown["one"][1:]
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in shown)
     assert_same(one, two, 1e-5, but="key.bias")
+
+
+def test_no_process_ends_before_the_first_has_written(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text("""
+import time
+from pathlib import Path
+from revtrans.devices import is_first, process_group
+
+with process_group("cpu"):
+    first = is_first()
+    if first:
+        time.sleep(1)
+        Path("written").touch()
+if not first:
+    print(Path("written").exists())
+""")
+    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(script)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(run, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
