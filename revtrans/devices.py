@@ -179,7 +179,7 @@ def process_group(device: str | None = None) -> Iterator[None]:
             errors.check_device(own)
             torch.cuda.set_device(own)
         yield
-        # Who ends at once after an exchange can meet a thread of the group that still frees tensors.
+        # Right after an exchange a thread of the group may still free tensors: Python must not end.
         dist.barrier()
     except (Exception, KeyboardInterrupt) as error:
         if not _is_first_to_fail(store, rank):
