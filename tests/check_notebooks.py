@@ -4,17 +4,20 @@ Usage: python tests/check_notebooks.py [--write] [notebook ...]     (default: al
 
 Words must be the same, integers too; decimals may differ by 1 % plus one unit in the last digit.
 Pictures must be the same but for a few pixels, and so must the words in them, which are stored
-beside them. Errors, stderr and progress bars fail. So does a
-notebook that reaches the network or writes into the repository. Each runs in an empty folder,
-the last notebook first. Directives at the top of a cell:
+beside them. Errors, stderr and progress bars fail. So does a notebook that reaches the network or
+writes into the repository. Each runs in an empty folder, the last notebook first.
 
-    #| eval: false       is not run, and its outputs are left alone
-    #| tolerance: 0.3    numbers, integers too, may differ by this fraction
-    #| tolerance: off    numbers may differ at will (times), but neither their count nor the words
-    #| figure: 0.2       this share of what a picture shows may be elsewhere, more than a few pixels
-    #|   away, and the numbers among its words may differ: for what a training or a clock has drawn
-    #| fig-alt: "…"      what a picture shows, in words; every cell that draws needs it. It may go
-    #|   on in lines like this one, and is stored with the picture for programs that read aloud.
+A cell with `#| eval: false` at its top is not run, and its outputs are left alone. What else is to
+be known of a cell stands in its metadata, where it is in no reader's way (in JupyterLab: property
+inspector, Cell Metadata), as {"revtrans": {"tolerance": "0.3"}}:
+
+    tolerance: 0.3    numbers, integers too, may differ by this fraction
+    tolerance: off    numbers may differ at will (times), but neither their count nor the words
+    figure: 0.2       this share of what a picture shows may be elsewhere, more than a few pixels
+                      away, and the numbers among its words may differ: for what a training or a
+                      clock has drawn
+    fig-alt: …        what a picture shows, in words; every cell that draws needs it. It is stored
+                      with the picture for programs that read aloud.
 
 --write stores the fresh outputs of a notebook that runs without a fault, as nbdev_clean keeps
 them. Fresh widgets are dropped: a live progress bar may show, but never be stored.
@@ -55,7 +58,6 @@ NUMBER = rf"(?<!\w)(?<!\w\.)(?:(?<![)\]])[-+])?(?:{DIGITS})(?:[eE][-+]?[0-9]+(?!
 TOKEN = re.compile(rf"{NUMBER}|(?:(?!{NUMBER})\S)+")
 NOISE = re.compile(r" at 0x[0-9a-fA-F]+|\x1b\[[0-9;]*m|([-=_─═━])\1{2,}")  # the last: rules
 PROGRESS = re.compile(r"\r|it/s\]|s/it\]|%\|.*\| *[0-9]+/")
-ALTERNATIVE = re.compile(r'^#\| fig-alt: "([^"]{40,})"$', re.MULTILINE)
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PNG, SVG = "image/png", "image/svg+xml"
 
@@ -148,15 +150,14 @@ def compare(
             yield f"pictures differ: {found:.2%} {how.__name__} (allowed: {allowed:.2%})", "", ""
 
 
-def directives(cell: NotebookNode) -> dict[str, str]:
-    """The #| lines at the top of a cell, as nbdev reads them."""
-    found = extract_directives(cell, remove=False)
-    return {name.rstrip(":"): " ".join(values) for name, values in found.items()}
+def about(cell: NotebookNode) -> dict[str, str]:
+    """What a cell's metadata tell this check."""
+    return cell.metadata.get("revtrans", {})
 
 
 def tolerance_of(cell: NotebookNode, name: str = "tolerance") -> float | None:
     """The cell's own tolerance, for text or for its `figure`; ValueError if it cannot be read."""
-    value = directives(cell).get(name)
+    value = about(cell).get(name)
     if value is None or (value == "off" and name == "tolerance"):
         return value and math.inf
     if not re.fullmatch(r"0|0?\.[0-9]+", value):
@@ -166,15 +167,14 @@ def tolerance_of(cell: NotebookNode, name: str = "tolerance") -> float | None:
 
 def describe(cell: NotebookNode) -> Iterator[str]:
     """Give a cell's pictures their text alternative and the words in them; yield what is wrong."""
-    text = ALTERNATIVE.search(cell.source)
+    text = about(cell).get("fig-alt", "")
     for output in cell.outputs:
         if PNG in output.get("data", {}):
-            if not text:
-                yield 'a picture without a text alternative: #| fig-alt: "40 characters or more"'
+            if len(text) < 40:
+                yield "a picture without a text alternative: fig-alt of 40 characters or more"
                 return
-            about = {"alt": re.sub(r"\n#\|\s+", " ", text[1])}
-            about["words"] = words(output.data.pop(SVG, ""))
-            output.metadata[PNG] = output.metadata.get(PNG, {}) | about
+            said = {"alt": text, "words": words(output.data.pop(SVG, ""))}
+            output.metadata[PNG] = output.metadata.get(PNG, {}) | said
 
 
 def tidy(outputs: list[NotebookNode]) -> list[NotebookNode]:
@@ -205,7 +205,7 @@ def run(notebook: NotebookNode) -> Iterator[tuple[int, list[NotebookNode]]]:
         prepare(env["IPYTHONDIR"], NBS.parent)  # and nobody's own start-up files
         with client.setup_kernel(cleanup_kc=True, cwd=folder, env=env):
             for index, cell in enumerate(notebook.cells):
-                skipped = directives(cell).get("eval", "").lower() == "false"
+                skipped = extract_directives(cell, remove=False).get("eval:") == ["false"]
                 if cell.cell_type != "code" or skipped:
                     continue
                 stored, failure = cell.outputs, None

@@ -18,7 +18,6 @@ import io
 import json
 import re
 import sys
-import textwrap
 import tokenize
 from pathlib import Path
 
@@ -27,7 +26,6 @@ from nbformat import NotebookNode
 
 NBS = Path(__file__).resolve().parent.parent / "nbs"
 ES = NBS / "es"
-ALTERNATIVE = re.compile(r'(?m)^#\| fig-alt: "([^"]+)"$')
 LIBRARY = re.compile(r"(?m)^#\| (?:default_exp|export)\b.*\n?|^.*nbdev_export\(\).*\n?")
 
 
@@ -55,13 +53,9 @@ def reworded(source: str, words: dict[str, str]) -> str:
     return "".join(lines)
 
 
-def code(source: str, words: dict[str, str], alt: str | None) -> str:
-    """A code cell of the Spanish notebook."""
-    source = LIBRARY.sub("", reworded(source, words)).strip("\n")
-    if alt is None:
-        return source
-    lines = textwrap.wrap(f'fig-alt: "{alt}"', 94, initial_indent="#| ", subsequent_indent="#|   ")
-    return ALTERNATIVE.sub(lambda _: "\n".join(lines), source)
+def code(source: str, words: dict[str, str]) -> str:
+    """The code of a cell of the Spanish notebook."""
+    return LIBRARY.sub("", reworded(source, words)).strip("\n")
 
 
 def made(name: str) -> NotebookNode:
@@ -76,8 +70,10 @@ def made(name: str) -> NotebookNode:
                 raise SystemExit(f"{path.name}: no Spanish text for the cell {cell.id}")
             cell.source = old.source
             continue
-        cell.source, cell.outputs = code(cell.source, ours["words"], ours["alts"].get(cell.id)), []
-        if old is not None and old.source == cell.source:
+        cell.source, cell.outputs = code(cell.source, ours["words"]), []
+        if cell.id in ours["alts"]:
+            cell.metadata["revtrans"]["fig-alt"] = ours["alts"][cell.id]
+        if old is not None and (old.source, old.metadata) == (cell.source, cell.metadata):
             cell.outputs = old.outputs
     notebook.cells = [cell for cell in notebook.cells if cell.source]
     return notebook

@@ -23,9 +23,12 @@ from PIL import Image
 from series import NOTEBOOKS, ROOT
 
 
-def agree(stored: str, fresh: str, directive: str = "") -> bool:
-    tolerance = tolerance_of(new_code_cell(f"#| tolerance: {directive}\n1" if directive else "1"))
-    return difference(stored, fresh, tolerance) is None
+def code(source: str, **about: str) -> NotebookNode:
+    return new_code_cell(source, metadata={"revtrans": about} if about else {})
+
+
+def agree(stored: str, fresh: str, **about: str) -> bool:
+    return difference(stored, fresh, tolerance_of(code("1", **about))) is None
 
 
 def shown(plain: str, kind: str = "text/plain", text: str = "") -> NotebookNode:
@@ -96,22 +99,21 @@ def test_differ(stored: str, fresh: str) -> None:
     assert not agree(stored, fresh)
 
 
-def test_a_directive_sets_the_tolerance() -> None:
-    assert agree("10 words, loss 1.0", "12 words, loss 1.25", "0.3")
-    assert not agree("10 words", "14 words", "0.3")
-    assert not agree("0 wrong", "1 wrong", "0.3")
-    assert not agree("10 words", "12 letters", "0.3")
-    assert agree("trained in 0:32, 40x faster", "trained in 1:07, 2x faster", "off")
-    assert not agree("trained in 32 s", "trained in 32 h", "off")
-    assert not agree("trained in 32 s", "trained in 32 5 s", "off")
-    assert not agree("loss 0.5", "loss nan", "off")
-    assert tolerance_of(new_code_cell("x = 1\n#| tolerance: off")) is None  # not at the top
+def test_a_cells_metadata_set_the_tolerance() -> None:
+    assert agree("10 words, loss 1.0", "12 words, loss 1.25", tolerance="0.3")
+    assert not agree("10 words", "14 words", tolerance="0.3")
+    assert not agree("0 wrong", "1 wrong", tolerance="0.3")
+    assert not agree("10 words", "12 letters", tolerance="0.3")
+    assert agree("trained in 0:32, 40x faster", "trained in 1:07, 2x faster", tolerance="off")
+    assert not agree("trained in 32 s", "trained in 32 h", tolerance="off")
+    assert not agree("trained in 32 s", "trained in 32 5 s", tolerance="off")
+    assert not agree("loss 0.5", "loss nan", tolerance="off")
 
 
 @pytest.mark.parametrize("value", ["1.5", "30%", "wide", "-0.1", "nan", "0.1 0.2", ""])
 def test_an_unreadable_tolerance_is_refused(value: str) -> None:
     with pytest.raises(ValueError, match=f"tolerance '{value}' is neither"):
-        tolerance_of(new_code_cell(f"#| tolerance: {value}\n1"))
+        tolerance_of(code("1", tolerance=value))
 
 
 def test_outputs_are_counted_and_read_as_a_reader_does() -> None:
@@ -150,17 +152,19 @@ GOOD = {
     "word": "print('dcba', flush=True); print('twice')",
     "integer": "3",
     "decimal": "print(0.500)",
-    "picture": (
-        '#| fig-alt: "A line that rises from one to two,\n#|   drawn from left to right."\n'
-        "import matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.title('Up: $x$ < 2');"
-    ),
-    "seconds": "#| tolerance: off\nimport time\nprint(f'{time.time()} s')",
-    "widened": "#| tolerance: 0.3\nprint(10, 'steps')",
+    "picture": "import matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.title('Up: $x$ < 2');",
+    "seconds": "import time\nprint(f'{time.time()} s')",
+    "widened": "print(10, 'steps')",
     "skipped": "#| eval: false\nraise SystemExit",
     "bar": "from tqdm.notebook import tqdm\nfor _ in tqdm(range(3), leave=False): pass",
     "silent": "import sys\nobject()",
     "python": "import os\nprint(sys.executable, os.listdir())",
     "last": "print('end')",
+}
+ABOUT = {
+    "picture": {"fig-alt": "A line that rises from one to two, drawn from left to right."},
+    "seconds": {"tolerance": "off"},
+    "widened": {"tolerance": "0.3"},
 }
 
 
@@ -168,7 +172,8 @@ GOOD = {
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A notebook whose outputs --write has stored, whatever backend and kernel are set."""
     path = tmp_path_factory.mktemp("nbs") / "good.ipynb"
-    cells = [new_markdown_cell("# Title"), *map(new_code_cell, GOOD.values())]
+    cells = [code(source, **ABOUT.get(name, {})) for name, source in GOOD.items()]
+    cells.insert(0, new_markdown_cell("# Title"))
     cells[1 + list(GOOD).index("skipped")].outputs = [printed("left alone")]
     cells[1].metadata = {"tags": ["mine"], "jupyter": {"source_hidden": True}}
     nbformat.write(
@@ -202,7 +207,7 @@ def test_write_stores_what_nbdev_clean_keeps(good: Path) -> None:
     assert outputs_of(notebook, "skipped") == [printed("left alone")]
     assert [*outputs_of(notebook, "picture")[0].data] == ["image/png", "text/plain"]
     about = outputs_of(notebook, "picture")[0].metadata["image/png"]
-    assert about["alt"] == "A line that rises from one to two, drawn from left to right."
+    assert about["alt"] == ABOUT["picture"]["fig-alt"]
     assert about["words"] == "Up: $x$ < 2"
     assert outputs_of(notebook, "bar") == []
     assert outputs_of(notebook, "python")[0].text == f"{sys.executable} []\n", "an empty folder"
@@ -401,10 +406,10 @@ def test_every_stored_picture_has_its_words_and_its_alternative() -> None:
                     assert {"alt", "words"} <= output.metadata["image/png"].keys(), path.name
 
 
-@pytest.mark.parametrize("alternative", ["", '#| fig-alt: "A line."\n'])
+@pytest.mark.parametrize("alternative", [{}, {"fig-alt": "A line."}])
 def test_a_picture_without_a_text_alternative_is_reported(tmp_path, capsys, alternative) -> None:
     path = tmp_path / "unseen.ipynb"
-    cell = new_code_cell(f"{alternative}import matplotlib.pyplot as plt\nplt.plot([1, 2]);")
+    cell = code("import matplotlib.pyplot as plt\nplt.plot([1, 2]);", **alternative)
     nbformat.write(new_notebook(cells=[cell]), path)
     assert main(["--write", str(path)]) == 1
     assert "a picture without a text alternative" in capsys.readouterr().out
