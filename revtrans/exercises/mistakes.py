@@ -814,8 +814,8 @@ all projected again: Each step projects all tokens. Project the new one alone, a
 )
 TOPICS["anti-diagonal score"] = Topic(
     """
-score(weights) gives the mean weight on the anti-diagonal, row t and column n − 1 − t, of n
-columns; a last row, for eos, does not count.
+score(weights) gives, for each map (layers and heads may stand in front), the mean weight on the
+anti-diagonal: row t and column n − 1 − t, of n columns; a last row, for eos, does not count.
 
 def score(weights):
     n = weights.shape[-1]
