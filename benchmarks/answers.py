@@ -1,7 +1,8 @@
 """The checkers of the exercises, tried on answers of which it is known whether they are right.
 
-The answers (`tests/wild_answers.txt`) were written before the catalogue of mistakes was read. Every
-second wrong one of a piece was held back when the catalogue was extended.
+The answers in `tests/wild_answers.txt` were written before the catalogue of mistakes was read; every
+second one of a piece was held back when the catalogue was extended. Those in
+`tests/blind_answers.txt` came later, from authors who had only the goals.
 """
 
 import math
@@ -22,7 +23,7 @@ from revtrans.exercises.mistakes import TOPICS
 
 from .common import show
 
-FILE = Path(__file__).parent.parent / "tests" / "wild_answers.txt"
+TESTS = Path(__file__).parent.parent / "tests"
 UNNAMED = ("not known", "crash", "wrong type", "too long", "never the same", "not a tensor")
 USED = {"math": math, "np": np, "torch": torch, "F": F, "nn": nn}
 USED |= vars(data) | vars(attention) | vars(decoding)
@@ -34,7 +35,7 @@ class Answer:
     right: bool
     what: str
     code: str
-    half: str
+    part: str
 
     def report(self) -> Report:
         names = dict(USED)
@@ -45,30 +46,33 @@ class Answer:
 
 def read_answers() -> list[Answer]:
     found, seen = [], Counter()
-    for block in FILE.read_text(encoding="utf-8").split("\n## ")[1:]:
-        head, code = block.split("\n", 1)
-        piece, kind, what = head.split(" | ")
-        half = "held back" if seen[piece, kind] % 2 else "used"
-        seen[piece, kind] += 1
-        found.append(Answer(piece, kind == "right", what, code, half))
+    for origin in ("wild", "blind"):
+        text = (TESTS / f"{origin}_answers.txt").read_text(encoding="utf-8")
+        for block in text.split("\n## ")[1:]:
+            head, code = block.split("\n", 1)
+            piece, kind, what = head.split(" | ")
+            half = "held back" if seen[piece, kind] % 2 else "used"
+            seen[piece, kind] += 1
+            part = half if origin == "wild" else "blind"
+            found.append(Answer(piece, kind == "right", what, code, part))
     return found
 
 
 def answers(n: int | None = None, said: Callable = lambda answer, report: None) -> list[dict]:
-    """How the checkers judge `n` of the answers, or all: a row for each half, and one for all."""
+    """How the checkers judge `n` of the answers, or all: a row for each part, and one for all."""
     chosen = read_answers()
     if n is not None:
         chosen = random.Random(0).sample(chosen, n)
-    rows = {half: Counter() for half in ("used", "held back", "all")}
+    rows = {part: Counter() for part in ("used", "held back", "blind", "all")}
     for answer in chosen:
         report = answer.report()
         said(answer, report)
         accepted = "accepted" if report else "described" if report.mistake in UNNAMED else "named"
         found = ("right", "right accepted") if answer.right else ("wrong", f"wrong {accepted}")
         found = found[: 1 + (bool(report) or not answer.right)]
-        for half in (answer.half, "all"):
-            rows[half].update(found)
+        for part in (answer.part, "all"):
+            rows[part].update(found)
     columns = "wrong", "wrong named", "wrong described", "wrong accepted", "right", "right accepted"
-    table = [{"half": half, **{name: of[name] for name in columns}} for half, of in rows.items()]
+    table = [{"part": part, **{name: of[name] for name in columns}} for part, of in rows.items()]
     show(table)
     return table

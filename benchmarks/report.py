@@ -173,7 +173,7 @@ def _proofs(folder: Path) -> Iterator[Must]:
 
 def _answers(folder: Path) -> Iterator[Must]:
     for row in read("answers", folder)["rows"]:
-        what, wrong, right = f"learners' answers, {row['half']}:", row["wrong"], row["right"]
+        what, wrong, right = f"learners' answers, {row['part']}:", row["wrong"], row["right"]
         yield Must(f"{what} wrong ones named", row["wrong named"] / wrong, 0.6, False)
         yield Must(f"{what} wrong ones accepted", row["wrong accepted"], 0)
         yield Must(f"{what} right ones accepted", row["right accepted"] / right, 0.97, False)

@@ -290,9 +290,11 @@ def _between(
 # %% ../../nbs/26_exercises.ipynb #export--named
 def _named(topic: Topic, mine: list[list[Tensor]], error: BaseException | None) -> tuple[str, str]:
     """The known mistake, or two of them, that gives these answers, and what to say of it."""
+    # After a wrong answer the numbers tell enough, and an exception may say it in other words.
+    about = type if any(map(_fault, _outcome(topic)[0], mine)) else _message
     for mistake, said, edits in topic.suspects():
         theirs, ended = _outcome(topic, *edits)
-        alike = len(theirs) == len(mine) and _message(ended) == _message(error)
+        alike = len(theirs) == len(mine) and about(ended) == about(error)
         if alike and not any(map(_fault, theirs, mine)):
             return mistake, f"{mistake}. {said}"
     return "", ""

@@ -845,5 +845,7 @@ axes counted from the front: Heads stand in front of the map. Count from the end
 heads averaged: One number comes back for all heads. Keep the axes in front.
     - `.sum(-1) / n` → `.mean()`
 """,
-    lambda: [(_normal(4, 3).softmax(-1),), (_normal(2, 5, 4).softmax(-1),)],
+    lambda: [
+        (_normal(*shape).softmax(-1),) for shape in ((4, 3), (2, 5, 4), (3, 3), (2, 3, 6, 5))
+    ],
 )
