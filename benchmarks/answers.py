@@ -1,7 +1,7 @@
 """The checkers of the exercises, tried on answers of which it is known whether they are right.
 
-The answers in `tests/wild_answers.txt` were written before the catalogue of mistakes was read; every
-second one of a piece was held back when the catalogue was extended. Those in
+The answers in `tests/wild_answers.txt` were written before the catalogue of mistakes was read, and
+every second one of a piece was held back when the catalogue was extended. Those in
 `tests/blind_answers.txt` came later, from authors who had only the goals.
 """
 
