@@ -37,6 +37,7 @@ STUDIES = {
     "threads": (service.threads, {"n_threads": 2, "seconds": 1.0}),
     "data": (speed.data, {"rounds": 1, "batches": 5}),
     "imports": (speed.imports, {"rounds": 1}),
+    "demo": (speed.demo, {"rounds": 1}),
     "limit": (speed.limit, {"rounds": 2}),
     "training": (training.peers, {"seeds": 1, "steps": 30, "n_test": 500}),
     "accuracy": (claims.accuracy, {"seeds": 1, "steps": 30, "n_test": 500}),

@@ -63,6 +63,8 @@ def _decoding(folder: Path) -> Iterator[Must]:
             ("x-transformers", 1.5),
         ):
             yield Must(f"{what} {name}", row[f"{name}, times slower"]["median"], bound, False)
+        figure = row["beam 4 over 4 greedy"]["median"]
+        yield Must(f"decoding {row['length']} symbols: beam of 4 over 4 times greedy", figure, 1.0)
 
 
 def _claims(folder: Path) -> Iterator[Must]:
@@ -96,6 +98,9 @@ def _rest(folder: Path) -> Iterator[Must]:
     imports = {row["statement"]: row for row in read("imports", folder)["rows"]}
     figure = imports["import torch, revtrans"]["over torch alone"]["median"]
     yield Must("import revtrans, over import torch alone", figure, 1.1)
+    (row,) = read("demo", folder)["rows"]
+    figure = row["over imports and training steps"]["median"]
+    yield Must("revtrans demo, over imports and its training steps", figure, 1.3)
     for row in read("memory", folder)["rows"][1:]:
         what = f"peak memory, decoding {row['length']} symbols, over {row['kind']}"
         yield Must(what, row["cached over it"]["median"], 0.5)
@@ -219,6 +224,7 @@ TABLES = {
     "text_memory": None,
     "threads": None,
     "data": None,
+    "demo": None,
     "imports": ["statement", "seconds", "over torch alone"],
     "x_recipes": ["name", "reached", "of", "steps", "seconds", "wrong"],
     "recipes": ["name", "reached", "of", "steps", "seconds", "wrong"],

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 
@@ -10,9 +11,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from revtrans.data import Batch, ReversalTask, Vocab
-from revtrans.decoding import PlainState, greedy
+from revtrans.decoding import PlainState, beam_search, greedy
 from revtrans.model import Transformer, TransformerConfig
 from revtrans.packed import FastState
+from revtrans.training import begin
 
 from .common import interleaved, ratio, spread
 from .peers import Recompute, TorchTransformer, Tutorial, XTransformers
@@ -77,20 +79,37 @@ def _decoding(rounds: int, length: int, batch: int) -> dict:
     config, source = TransformerConfig(max_length=length), _strings(batch, length)
     ours, theirs, early, x = (model.eval() for model in models(config))
     assert greedy(ours, source, length).shape[1] == length, "must not stop early"
+    read = torch.zeros(2**22)  # 16 MiB
+    plain = torch.empty_like(read)
     times = interleaved(
         {
             "revtrans": lambda: greedy(ours, source, length),
             "torch.nn.Transformer": lambda: _write(Recompute(theirs, source), batch, length),
             "tutorial": lambda: _write(Recompute(early, source), batch, length),
             "x-transformers": lambda: x.generate(source, length),
+            "beam": lambda: beam_search(ours, source, 4, length),
+            "copy": lambda: plain.copy_(read),
         },
         rounds,
     )
-    mine = times.pop("revtrans")
+    mine, beam, copy = (times.pop(name) for name in ("revtrans", "beam", "copy"))
     row = {"length": length, "batch": batch, "ms": spread([1000 * s for s in mine])}
     row |= {f"{name}, times slower": ratio(theirs, mine) for name, theirs in times.items()}
+    row["beam 4 over 4 greedy"] = ratio(beam, [4 * s for s in mine])
+    # A copy reads and writes; decoding would do if it only read what it must, as fast.
+    row["share of a copy's speed"] = ratio(
+        [s / 2 / read.nbytes for s in copy], [s / _must_read(ours, batch, length) for s in mine]
+    )
     print(row, flush=True)
     return row
+
+
+def _must_read(model: Transformer, batch: int, length: int) -> int:
+    """Bytes of weights and caches that `length` steps of decoding read, each step all of them."""
+    weights = sum(p.nbytes for p in (*model.decoder.parameters(), model.embedding.weight))
+    of_place = 2 * 4 * batch * model.config.d_model * model.config.n_layers  # key and value
+    growing, of_source = of_place * length * (length + 1) // 2, of_place * length * length
+    return length * weights + growing + of_source
 
 
 @torch.no_grad()
@@ -211,7 +230,33 @@ def imports(rounds: int = 10) -> list:
 
 
 def _run(code: str) -> None:
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def demo(rounds: int = 5) -> list:
+    """`revtrans demo` over the imports that it cannot do without and its own training steps."""
+    least = (
+        "import torch, matplotlib.pyplot; from benchmarks.speed import steps_of_demo as run; run()"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        command = "from revtrans.cli import main; main(['demo', '--out', {!r}])"
+        names = iter(range(rounds + 1))
+        times = interleaved(
+            {
+                "demo": lambda: _run(command.format(f"{folder}/{next(names)}")),
+                "least": lambda: _run(least),
+            },
+            rounds,
+        )
+    over = ratio(times["demo"], times["least"])
+    return [{"seconds": spread(times["demo"]), "over imports and training steps": over}]
+
+
+def steps_of_demo() -> None:
+    """The steps of the default training alone, measuring nothing on the way."""
+    training = begin(Transformer(TransformerConfig()), ReversalTask())
+    for _ in range(training.steps):
+        training.step()
 
 
 def limit(rounds: int = 20) -> list:

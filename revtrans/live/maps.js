@@ -84,5 +84,5 @@
     choices.append(button);
   }
   box.replaceChildren(choices, about, maps);
-  show("cross-attention");
+  show(Object.keys(kinds)[0]);
 })
