@@ -91,17 +91,24 @@ function random() { // mulberry32: the same draws for the same seed
 
 // ---- from the text to the answer ----
 
+function small(symbol) { // a capital that the model does not know, if it knows the small letter
+  const lower = symbol.toLowerCase(), knows = (text) => idsOf(model(), text).every((id) => id >= 0);
+  return !knows(symbol) && knows(lower) ? lower : symbol;
+}
+
 function read() { // what was typed, as far as the model can read it
-  const typed = Array.from($("text").value.normalize("NFC"));
-  const ids = idsOf(model(), $("text").value), { max_length } = model().config;
-  const unknown = [...new Set(typed.filter((_, i) => ids[i] < 0))];
+  const typed = Array.from($("text").value.normalize("NFC")), smaller = typed.map(small);
+  const ids = idsOf(model(), smaller.join("")), { max_length } = model().config;
+  const unknown = [...new Set(smaller.filter((_, i) => ids[i] < 0))];
   const known = ids.filter((id) => id >= 0), said = [];
+  if (smaller.join("") !== typed.join("")) said.push(say("small"));
   if (unknown.length) said.push(say("unknown", {
     symbols: unknown.map((symbol) => `“${symbol}”`).join(" "), alphabet: alphabet() }));
   if (known.length > max_length) said.push(say("long", { n: max_length }));
   if (!known.length) said.push(say("empty"));
   $("message").textContent = said.join(" ");
   state.source = known.slice(0, max_length);
+  state.step = Infinity; // the last one
   answer();
 }
 
@@ -111,7 +118,7 @@ function alphabet() {
 }
 
 async function answer() { // writes the whole answer; a later call ends an earlier one
-  const run = ++state.run;
+  const run = ++state.run, was = state.step >= state.written.length - 1 ? Infinity : state.step;
   stop();
   state.written = [];
   state.plain = null;
@@ -125,7 +132,7 @@ async function answer() { // writes the whole answer; a later call ends an earli
     const edited = state.off.size || !masked || temperature;
     const plain = edited ? await all(run, write(model(), state.source)) : written;
     if (run !== state.run) return;
-    Object.assign(state, { written, plain, step: written.length - 1 });
+    Object.assign(state, { written, plain, step: Math.min(was, written.length - 1) });
   }
   show();
 }
@@ -188,6 +195,7 @@ function showStage(seen) {
   stage.style.width = `${pitch * long}px`;
   const tile = (id, i, top, kind) => {
     const made = element("div", { className: `tile ${kind}`, textContent: sign(id) });
+    if (kind !== "source") made.addEventListener("click", () => goTo(i));
     Object.assign(made.style, { left: `${i * pitch + 1}px`, width: `${pitch - 3}px`, top });
     return made;
   };
@@ -213,6 +221,7 @@ function showStage(seen) {
 function links(seen, pitch) { // from the symbol being written to the letters that it reads
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   if (!seen) return svg;
+  svg.classList.toggle("off", isOff("cross"));
   const [layer, head] = state.chosen.cross, row = seen.cross[layer].weights[head].at(-1);
   row.forEach((weight, j) => {
     const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
@@ -229,14 +238,35 @@ function tell(seen) { // the same in a sentence
   if (!seen) return $("told").replaceChildren();
   const [layer, head] = state.chosen.cross, row = seen.cross[layer].weights[head].at(-1);
   const place = argmax(row), before = state.written.slice(0, state.step).map(sign).join("");
+  const values = { layer, head, place, most: spoken(state.source[place]),
+    share: percent(row[place]), standIn: say(state.mean ? "mean" : "zero") };
   const said = [say("toldStep", {
-    t: state.step, before: before ? `“${before}”` : say("nothing"), layer, head, place,
-    symbol: spoken(state.written[state.step]), most: spoken(state.source[place]),
-    share: percent(row[place]) })];
-  const changed = state.plain && state.plain.join() !== state.written.join();
-  if (changed) said.push(say("changed", { answer: `“${text(state.plain)}”` }));
+    t: state.step, before: before ? `“${before}”` : say("nothing"),
+    symbol: spoken(state.written[state.step]) })];
+  said.push(say(isOff("cross") ? "toldOff" : isEven(row) ? "toldEven" : "toldHead", values));
+  const atLast = state.step === state.written.length - 1;
+  if (atLast && state.written.at(-1) !== EOS) said.push(say("stopped", { n: state.step + 1 }));
+  const changed = changes();
+  if (state.plain && changed.length) {
+    const same = state.plain.join() === state.written.join();
+    said.push(say("changes", { changes: changed.join(", ") }));
+    said.push(say(same ? "same" : "changed", { answer: `“${text(state.plain)}”` }));
+  }
   $("told").textContent = said.join(" ");
 }
+
+function changes() { // what is not as it was
+  const said = [...state.off].map((key) => {
+    const [kind, layer, head] = key.split(".");
+    return say("changedOff", { kind: say(kind).toLowerCase(), layer, head });
+  });
+  if (!state.masked) said.push(say("changedMask"));
+  if (state.temperature) said.push(say("temperature").toLowerCase());
+  return said;
+}
+
+const isOff = (kind) => state.off.has([kind, ...state.chosen[kind]].join("."));
+const isEven = (row) => row.length > 1 && Math.max(...row) - Math.min(...row) < 0.1 / row.length;
 
 function text(written) { // without bos, padding and eos
   return written.filter((id) => id >= N_SPECIAL).map(sign).join("");
@@ -255,7 +285,7 @@ function showNext(seen) {
   $("next").replaceChildren(...best.map((id) => element("tr",
     { className: id === state.written[state.step] ? "picked" : "" },
     element("th", { scope: "row", textContent: sign(id), title: spoken(id) }),
-    element("td", {}, element("meter", { value: p[id], ariaLabel: spoken(id) })),
+    element("td", {}, element("meter", { value: p[id].toFixed(3), ariaLabel: spoken(id) })),
     element("td", { textContent: percent(p[id]) }))));
 }
 
@@ -306,12 +336,12 @@ function drawMap(canvas, map, queries, keys, pointed) { // large, with its lette
     queries.forEach((letter, i) => label(letter, pointed?.[0] === i, margin / 2, middle(i)));
   }
   const frame = (i, j, columns, name) => {
-    pen.strokeStyle = ink(name);
+    pen.strokeStyle = name;
     pen.lineWidth = 2;
     pen.strokeRect(margin + j * cell, margin + i * cell, columns * cell, cell);
   };
-  if (canvas.kind !== "encoder") frame(map.length - 1, 0, keys.length, "accent");
-  if (pointed) frame(...pointed, 1, "warm");
+  if (canvas.kind !== "encoder") frame(map.length - 1, 0, keys.length, "white");
+  if (pointed) frame(...pointed, 1, ink("warm"));
 }
 
 function letters(kind) { // ids of the rows and columns of a map
@@ -322,7 +352,8 @@ function letters(kind) { // ids of the rows and columns of a map
 
 function inWords(kind, map, i) {
   const [queries, keys] = letters(kind), j = argmax(map[i]);
-  return say(kind === "cross" ? "rowCross" : "row", {
+  const sentence = kind !== "cross" ? "row" : isEven(map[i]) ? "rowEven" : "rowCross";
+  return say(sentence, {
     query: spoken(queries[i]), i, key: spoken(keys[j]), j, share: percent(map[i][j]) });
 }
 
@@ -336,7 +367,9 @@ function showPanel(kind, seen) {
   const [queries, keys] = letters(kind);
   const pointed = state.cell.kind === kind && state.cell.i < map.length ? state.cell : null;
   drawMap(canvas, map, queries.map(sign), keys.map(sign), pointed && [pointed.i, pointed.j]);
-  title.textContent = `${say(kind)} · ${headName(layer, head)}`;
+  const off = isOff(kind);
+  title.textContent = `${say(kind)} · ${headName(layer, head)}${off ? ` (${say("off")})` : ""}`;
+  canvas.classList.toggle("off", off);
   canvas.setAttribute("aria-label", say("mapName", {
     kind: say(kind), head: headName(layer, head), now: inWords(kind, map, map.length - 1) }));
   readout.textContent = pointed ? say(kind === "cross" ? "cellCross" : "cell", {
@@ -389,12 +422,19 @@ function buildPanel(kind) {
     const { cell, margin } = canvas.layout;
     point(kind, Math.floor((offsetY - margin) / cell), Math.floor((offsetX - margin) / cell));
   });
+  canvas.addEventListener("click", () => {
+    if (kind !== "encoder" && state.cell.kind === kind) goTo(state.cell.i);
+  });
   canvas.addEventListener("focus", () => {
     if (state.cell.kind !== kind) point(kind, kind === "encoder" ? 0 : state.step, 0);
   });
   canvas.addEventListener("keydown", (event) => {
     const arrow = ARROWS[event.key];
-    if (!arrow) return;
+    if (event.key === "Escape") {
+      state.cell = {};
+      showPanel(kind, state.seen);
+    }
+    if (!arrow || state.cell.kind !== kind) return;
     event.preventDefault();
     point(kind, state.cell.i + arrow[0], state.cell.j + arrow[1]);
   });
@@ -504,7 +544,7 @@ function buildChoices() {
     return button;
   };
   $("which").replaceChildren(say("model"), choice(false), choice(true));
-  $("which").hidden = !byHand;
+  $("which").hidden = $("task").hidden = !byHand; // which stands beside reversal alone
   $("moments").hidden = learned.length < 2 || state.hand;
   $("moment").max = learned.length - 1;
   $("moment").value = state.moment;

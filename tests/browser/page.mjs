@@ -49,6 +49,7 @@ for (const { text, written, first, off } of expected.texts) { // type, step, swi
   assert.equal(await answer(tab), Array.from(written).slice(0, 2).join(""));
   await tab.click("#back");
   assert.equal(await answer(tab), Array.from(written)[0]);
+  await tab.click("#last");
   const box = tab.getByLabel(`Cross-attention, layer ${off.layer}, head ${off.head}: on`);
   for (const [way, without] of Object.entries(off.written)) {
     await tab.check(`input[value="${way}"]`);
