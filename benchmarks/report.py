@@ -63,8 +63,6 @@ def _decoding(folder: Path) -> Iterator[Must]:
             ("x-transformers", 1.5),
         ):
             yield Must(f"{what} {name}", row[f"{name}, times slower"]["median"], bound, False)
-        figure = row["beam 4 over 4 greedy"]["median"]
-        yield Must(f"decoding {row['length']} symbols: beam of 4 over 4 times greedy", figure, 1.0)
 
 
 def _claims(folder: Path) -> Iterator[Must]:

@@ -14,7 +14,6 @@ from revtrans.data import Batch, ReversalTask, Vocab
 from revtrans.decoding import PlainState, beam_search, greedy
 from revtrans.model import Transformer, TransformerConfig
 from revtrans.packed import FastState
-from revtrans.training import begin
 
 from .common import interleaved, ratio, spread
 from .peers import Recompute, TorchTransformer, Tutorial, XTransformers
@@ -79,6 +78,7 @@ def _decoding(rounds: int, length: int, batch: int) -> dict:
     config, source = TransformerConfig(max_length=length), _strings(batch, length)
     ours, theirs, early, x = (model.eval() for model in models(config))
     assert greedy(ours, source, length).shape[1] == length, "must not stop early"
+    assert beam_search(ours, source, 4, length)[0].shape[1] == length
     read = torch.zeros(2**22)  # 16 MiB
     plain = torch.empty_like(read)
     times = interleaved(
@@ -107,6 +107,9 @@ def _decoding(rounds: int, length: int, batch: int) -> dict:
 def _must_read(model: Transformer, batch: int, length: int) -> int:
     """Bytes of weights and caches that `length` steps of decoding read, each step all of them."""
     weights = sum(p.nbytes for p in (*model.decoder.parameters(), model.embedding.weight))
+    for layer in model.decoder.layers:  # the keys and values of the source are made once
+        once = (layer.cross_attention.key, layer.cross_attention.value)
+        weights -= sum(p.nbytes for part in once for p in part.parameters())
     of_place = 2 * 4 * batch * model.config.d_model * model.config.n_layers  # key and value
     growing, of_source = of_place * length * (length + 1) // 2, of_place * length * length
     return length * weights + growing + of_source
@@ -230,21 +233,18 @@ def imports(rounds: int = 10) -> list:
 
 
 def _run(code: str) -> None:
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
 def demo(rounds: int = 5) -> list:
     """`revtrans demo` over the imports that it cannot do without and its own training steps."""
-    least = (
-        "import torch, matplotlib.pyplot; from benchmarks.speed import steps_of_demo as run; run()"
-    )
     with tempfile.TemporaryDirectory() as folder:
         command = "from revtrans.cli import main; main(['demo', '--out', {!r}])"
         names = iter(range(rounds + 1))
         times = interleaved(
             {
                 "demo": lambda: _run(command.format(f"{folder}/{next(names)}")),
-                "least": lambda: _run(least),
+                "least": lambda: _run(_STEPS),
             },
             rounds,
         )
@@ -252,11 +252,15 @@ def demo(rounds: int = 5) -> list:
     return [{"seconds": spread(times["demo"]), "over imports and training steps": over}]
 
 
-def steps_of_demo() -> None:
-    """The steps of the default training alone, measuring nothing on the way."""
-    training = begin(Transformer(TransformerConfig()), ReversalTask())
-    for _ in range(training.steps):
-        training.step()
+_STEPS = """
+import torch, matplotlib.pyplot
+from revtrans.data import ReversalTask
+from revtrans.model import Transformer, TransformerConfig
+from revtrans.training import begin
+training = begin(Transformer(TransformerConfig()), ReversalTask())
+for _ in range(training.steps):
+    training.step()
+"""
 
 
 def limit(rounds: int = 20) -> list:

@@ -165,6 +165,7 @@ def process_group(device: str | None = None) -> Iterator[None]:
 
     If one of them fails, all end: the first to fail with its error, the others with SystemExit,
     silently. `device` is "cpu" for processes that want no GPU; else each has its own, if any.
+    At the end, each waits for all.
     """
     if not dist.is_torchelastic_launched():
         yield
@@ -180,7 +181,10 @@ def process_group(device: str | None = None) -> Iterator[None]:
             torch.cuda.set_device(own)
         yield
         # Right after an exchange a thread of the group may still free tensors: Python must not end.
-        dist.barrier()
+        # The first may write and draw for long, so this wait has a patience of its own.
+        last = dist.BarrierOptions()
+        last.timeout = timedelta(days=1)
+        dist.group.WORLD.barrier(opts=last).wait()
     except (Exception, KeyboardInterrupt) as error:
         if not _is_first_to_fail(store, rank):
             code = 128 + error.args[0] if isinstance(error, KeyboardInterrupt) else 1

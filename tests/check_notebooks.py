@@ -160,6 +160,7 @@ def tolerance_of(cell: NotebookNode, name: str = "tolerance") -> float | None:
     value = about(cell).get(name)
     if value is None or (value == "off" and name == "tolerance"):
         return value and math.inf
+    value = str(value)
     if not re.fullmatch(r"0|0?\.[0-9]+", value):
         raise ValueError(f"{name} {value!r} is neither off nor a number from 0 up to 1")
     return float(value)
@@ -232,6 +233,8 @@ def check(path: Path, write: bool = False) -> list[str]:
         cell = notebook.cells[index]
         found = [(what, "", text) for what, text in faults(cell.outputs)]
         found += [(what, "", "") for what in describe(cell)]
+        for name in about(cell).keys() - {"tolerance", "figure", "fig-alt"}:
+            found.append((f"its metadata have {name!r}, which says nothing", "", ""))
         try:
             tolerance, share = tolerance_of(cell), tolerance_of(cell, "figure")
         except ValueError as error:

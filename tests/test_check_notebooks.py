@@ -108,6 +108,7 @@ def test_a_cells_metadata_set_the_tolerance() -> None:
     assert not agree("trained in 32 s", "trained in 32 h", tolerance="off")
     assert not agree("trained in 32 s", "trained in 32 5 s", tolerance="off")
     assert not agree("loss 0.5", "loss nan", tolerance="off")
+    assert tolerance_of(code("1", tolerance=0.3)) == 0.3
 
 
 @pytest.mark.parametrize("value", ["1.5", "30%", "wide", "-0.1", "nan", "0.1 0.2", ""])
@@ -413,6 +414,13 @@ def test_a_picture_without_a_text_alternative_is_reported(tmp_path, capsys, alte
     nbformat.write(new_notebook(cells=[cell]), path)
     assert main(["--write", str(path)]) == 1
     assert "a picture without a text alternative" in capsys.readouterr().out
+
+
+def test_what_is_misspelt_in_the_metadata_is_reported(tmp_path, capsys) -> None:
+    path = tmp_path / "misspelt.ipynb"
+    nbformat.write(new_notebook(cells=[code("1", tolerence="0.3")]), path)
+    assert main(["--write", str(path)]) == 1
+    assert "its metadata have 'tolerence', which says nothing" in capsys.readouterr().out
 
 
 def test_a_file_that_is_no_notebook(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -815,7 +815,8 @@ all projected again: Each step projects all tokens. Project the new one alone, a
 TOPICS["anti-diagonal score"] = Topic(
     """
 score(weights) gives, for each map (layers and heads may stand in front), the mean weight on the
-anti-diagonal: row t and column n − 1 − t, of n columns; a last row, for eos, does not count.
+anti-diagonal: row t and column n − 1 − t, of n columns. Rows after the first n do not count: where
+there is one, it writes eos.
 
 def score(weights):
     n = weights.shape[-1]
@@ -845,7 +846,5 @@ axes counted from the front: Heads stand in front of the map. Count from the end
 heads averaged: One number comes back for all heads. Keep the axes in front.
     - `.sum(-1) / n` → `.mean()`
 """,
-    lambda: [
-        (_normal(*shape).softmax(-1),) for shape in ((4, 3), (2, 5, 4), (3, 3), (2, 3, 6, 5))
-    ],
+    lambda: [(_normal(*shape).softmax(-1),) for shape in ((4, 3), (2, 5, 4), (3, 3), (2, 3, 6, 5))],
 )
