@@ -59,7 +59,7 @@ def _decoding(folder: Path) -> Iterator[Must]:
     for row in read("decoding", folder)["rows"]:
         what = f"decoding {row['length']} symbols, times slower:"
         for name, bound in (
-            ("torch.nn.Transformer", {64: 10, 128: 20}[row["length"]]),
+            ("torch.nn.Transformer", {64: 6, 128: 14}[row["length"]]),
             ("x-transformers", 1.5),
         ):
             yield Must(f"{what} {name}", row[f"{name}, times slower"]["median"], bound, False)

@@ -107,8 +107,9 @@ function read() { // what was typed, as far as the model can read it
   if (known.length > max_length) said.push(say("long", { n: max_length }));
   if (!known.length) said.push(say("empty"));
   $("message").textContent = said.join(" ");
-  state.source = known.slice(0, max_length);
-  state.step = Infinity; // the last one
+  const source = known.slice(0, max_length);
+  if (source.join() !== state.source.join()) state.step = Infinity; // the last one
+  state.source = source;
   answer();
 }
 
@@ -118,7 +119,8 @@ function alphabet() {
 }
 
 async function answer() { // writes the whole answer; a later call ends an earlier one
-  const run = ++state.run, was = state.step >= state.written.length - 1 ? Infinity : state.step;
+  const run = ++state.run;
+  if (state.written.length && state.step >= state.written.length - 1) state.step = Infinity;
   stop();
   state.written = [];
   state.plain = null;
@@ -132,7 +134,7 @@ async function answer() { // writes the whole answer; a later call ends an earli
     const edited = state.off.size || !masked || temperature;
     const plain = edited ? await all(run, write(model(), state.source)) : written;
     if (run !== state.run) return;
-    Object.assign(state, { written, plain, step: Math.min(was, written.length - 1) });
+    Object.assign(state, { written, plain, step: Math.min(state.step, written.length - 1) });
   }
   show();
 }
@@ -163,6 +165,7 @@ function look() { // all logits and maps of the step that is shown
 // ---- the stage: letters above, what is written below ----
 
 function show() {
+  if (state.source.length && !state.written.length) return; // it is being computed
   const seen = state.seen = look();
   const n = state.written.length;
   $("time").max = Math.max(0, n - 1);
@@ -243,7 +246,7 @@ function tell(seen) { // the same in a sentence
   const said = [say("toldStep", {
     t: state.step, before: before ? `“${before}”` : say("nothing"),
     symbol: spoken(state.written[state.step]) })];
-  said.push(say(isOff("cross") ? "toldOff" : isEven(row) ? "toldEven" : "toldHead", values));
+  said.push(say(`told${isOff("cross") ? "Off" : "Head"}${isEven(row) ? "Even" : ""}`, values));
   const atLast = state.step === state.written.length - 1;
   if (atLast && state.written.at(-1) !== EOS) said.push(say("stopped", { n: state.step + 1 }));
   const changed = changes();
@@ -434,8 +437,10 @@ function buildPanel(kind) {
       state.cell = {};
       showPanel(kind, state.seen);
     }
-    if (!arrow || state.cell.kind !== kind) return;
+    if (event.key === "Enter" && kind !== "encoder" && state.cell.kind === kind) goTo(state.cell.i);
+    if (!arrow) return;
     event.preventDefault();
+    if (state.cell.kind !== kind) return point(kind, kind === "encoder" ? 0 : state.step, 0);
     point(kind, state.cell.i + arrow[0], state.cell.j + arrow[1]);
   });
   const title = element("h3"), list = element("ul");
@@ -491,7 +496,7 @@ async function showBeside() {
     const [l, h] = layer === null ? sharpest(cross) : [layer, head];
     const canvas = element("canvas"), map = cross[l].weights[h];
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", map.map((row, i) => say("rowCross", {
+    canvas.setAttribute("aria-label", map.map((row, i) => say(isEven(row) ? "rowEven" : "rowCross", {
       query: spoken(written[i]), i, key: spoken(source[argmax(row)]), j: argmax(row),
       share: percent(Math.max(...row)) })).join("; "));
     pieces.push([canvas, map, written.map(sign), source.map(sign), element("div",
@@ -508,6 +513,7 @@ async function showBeside() {
 // ---- controls ----
 
 function goTo(step) {
+  if (!state.written.length) return;
   state.step = Math.max(0, Math.min(state.written.length - 1, step));
   show();
 }
@@ -528,7 +534,7 @@ function play() {
 }
 
 function chooseModel(hand) {
-  Object.assign(state, { hand, off: new Set(), cell: {} });
+  Object.assign(state, { hand, off: new Set(), cell: {}, step: Infinity });
   state.chosen = { encoder: [0, 0], decoder: [0, 0], cross: null };
   buildChoices();
   buildPanels();
@@ -544,7 +550,12 @@ function buildChoices() {
     return button;
   };
   $("which").replaceChildren(say("model"), choice(false), choice(true));
-  $("which").hidden = $("task").hidden = !byHand; // which stands beside reversal alone
+  $("which").hidden = !byHand;
+  const backwards = examples.find(([text, answer]) =>
+    text !== answer && answer === Array.from(text).reverse().join(""));
+  $("task").hidden = !backwards;
+  if (backwards) $("task").textContent = say("task", {
+    text: backwards[0], answer: backwards[1] });
   $("moments").hidden = learned.length < 2 || state.hand;
   $("moment").max = learned.length - 1;
   $("moment").value = state.moment;

@@ -49,6 +49,7 @@ for (const { text, written, first, off } of expected.texts) { // type, step, swi
   assert.equal(await answer(tab), Array.from(written).slice(0, 2).join(""));
   await tab.click("#back");
   assert.equal(await answer(tab), Array.from(written)[0]);
+  const at = async () => Number(await tab.inputValue("#time"));
   await tab.click("#last");
   const box = tab.getByLabel(`Cross-attention, layer ${off.layer}, head ${off.head}: on`);
   for (const [way, without] of Object.entries(off.written)) {
@@ -56,6 +57,15 @@ for (const { text, written, first, off } of expected.texts) { // type, step, swi
     await box.uncheck();
     assert.equal(await answer(tab), without);
     await box.check();
+    await answer(tab);
+    await tab.click("#first"); // a change keeps the step
+    await box.uncheck();
+    await tab.waitForTimeout(100);
+    await answer(tab);
+    assert.equal(await at(), 0);
+    await box.check();
+    await answer(tab);
+    await tab.click("#last");
   }
 }
 
