@@ -98,7 +98,8 @@ def _decoding(rounds: int, length: int, batch: int) -> dict:
     row["beam 4 over 4 greedy"] = ratio(beam, [4 * s for s in mine])
     # A copy reads and writes; decoding would do if it only read what it must, as fast.
     row["share of a copy's speed"] = ratio(
-        [s / 50 / 2 / read.nbytes for s in copy], [s / _must_read(ours, batch, length) for s in mine]
+        [s / 50 / 2 / read.nbytes for s in copy],
+        [s / _must_read(ours, batch, length) for s in mine],
     )
     print(row, flush=True)
     return row
