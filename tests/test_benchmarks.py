@@ -127,8 +127,8 @@ def double(rows: list[dict], scheme: str, length: int) -> None:
         ("answers", lambda rows: rows[1].update({"wrong named": 60})),
         ("answers", lambda rows: rows[1].update({"wrong accepted": 1})),
         ("answers", lambda rows: rows[2].update({"right accepted": 96})),
-        ("answers", lambda rows: rows[2].update({"wrong": 199, "wrong named": 190})),
-        ("answers", lambda rows: rows[2].update({"right": 99, "right accepted": 99})),
+        ("answers", lambda rows: rows[-1].update({"wrong": 199, "wrong named": 190})),
+        ("answers", lambda rows: rows[-1].update({"right": 99, "right accepted": 99})),
     ],
 )
 def test_check_notices_a_figure_that_misses_its_must(tmp_path, capsys, name, change):

@@ -246,7 +246,8 @@ function tell(seen) { // the same in a sentence
   const said = [say("toldStep", {
     t: state.step, before: before ? `“${before}”` : say("nothing"),
     symbol: spoken(state.written[state.step]) })];
-  said.push(say(`told${isOff("cross") ? "Off" : "Head"}${isEven(row) ? "Even" : ""}`, values));
+  const told = isOff("cross") ? ["toldOff", "toldOffEven"] : ["toldHead", "toldHeadEven"];
+  said.push(say(told[Number(isEven(row))], values));
   const atLast = state.step === state.written.length - 1;
   if (atLast && state.written.at(-1) !== EOS) said.push(say("stopped", { n: state.step + 1 }));
   const changed = changes();
@@ -496,9 +497,10 @@ async function showBeside() {
     const [l, h] = layer === null ? sharpest(cross) : [layer, head];
     const canvas = element("canvas"), map = cross[l].weights[h];
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", map.map((row, i) => say(isEven(row) ? "rowEven" : "rowCross", {
+    const inWords = (row, i) => say(isEven(row) ? "rowEven" : "rowCross", {
       query: spoken(written[i]), i, key: spoken(source[argmax(row)]), j: argmax(row),
-      share: percent(Math.max(...row)) })).join("; "));
+      share: percent(Math.max(...row)) });
+    canvas.setAttribute("aria-label", map.map(inWords).join("; "));
     pieces.push([canvas, map, written.map(sign), source.map(sign), element("div",
       { className: "panel" }, element("h3", { textContent: `${say(name)} · ${headName(l, h)}` }),
       element("p", { className: "answer", textContent: text(written) }), canvas)]);
