@@ -63,6 +63,7 @@ for (const { text, written, first, off } of expected.texts) { // type, step, swi
     await tab.waitForTimeout(100);
     await answer(tab);
     assert.equal(await at(), 0);
+    assert.match(await tab.textContent("#told"), /Changed: cross-attention \d·\d off\. With nothing/);
     await box.check();
     await answer(tab);
     await tab.click("#last");
@@ -89,6 +90,9 @@ assert.equal(await tab.locator("#panels details").nth(2).locator("li").count(),
 await tab.fill("#text", '<img src=x onerror="document.title=1">'); // markup is text
 assert.match(await tab.textContent("#message"), /Left out/);
 assert.equal(await tab.locator("img").count(), 0);
+await tab.fill("#text", "ABC");
+assert.match(await tab.textContent("#message"), /Capitals/);
+assert.deepEqual(await tab.locator(".tile.source").allTextContents(), ["a", "b", "c"]);
 await tab.fill("#text", "");
 assert.match(await tab.textContent("#message"), /Type something/);
 await tab.click("#language");
