@@ -185,30 +185,30 @@ def beam_search(
         errors.check_positive("length_penalty", length_penalty)
     max_steps, n = errors.check_steps(model, max_steps), len(source)
     with evaluating(model) as device:
-        state = start(model, source.to(device).repeat_interleave(beam, 0), cache)
-        ids = source.new_full((n * beam,), Vocab.bos, device=device)
+        state = start(model, source.to(device), cache)
+        ids = source.new_full((n,), Vocab.bos, device=device)
         written, length = ids[:, None], torch.zeros_like(ids)
         done = torch.zeros_like(ids, dtype=torch.bool)
-        scores = torch.full((n, beam), -torch.inf, device=device)
-        scores[:, 0] = 0.0  # all candidates begin alike: let only the first one branch
-        first_row = torch.arange(n, device=device)[:, None] * beam
+        scores, string = torch.zeros(n, 1, device=device), torch.arange(n, device=device)[:, None]
         only_pad = (torch.arange(len(model.vocab), device=device) == Vocab.pad).log()  # 0 or −∞
         for _ in range(max_steps):
             log_p = state.step(ids).log_softmax(-1)
             log_p = torch.where(done[:, None], only_pad, log_p)
             length += ~done
-            continued = scores[:, :, None] + log_p.view(n, beam, len(model.vocab))
-            ranked = continued / length.view(n, beam, 1) ** length_penalty
-            best = ranked.flatten(1).topk(beam).indices
+            continued = scores[:, :, None] + log_p.view(*scores.shape, len(model.vocab))
+            ranked = continued / length.view(*scores.shape, 1) ** length_penalty
+            ranked = ranked.flatten(1)  # one candidate at first, then more, up to `beam`
+            best = ranked.topk(min(beam, ranked.shape[1])).indices
+            rows = (string * scores.shape[1] + best // len(model.vocab)).flatten()
             scores = continued.flatten(1).gather(1, best)
-            rows = (first_row + best // len(model.vocab)).flatten()
             ids = (best % len(model.vocab)).flatten()
             written = torch.cat([written[rows], ids[:, None]], dim=1)
             done, length = done[rows] | (ids == Vocab.eos), length[rows]
             if done.all():
                 break
             state.select(rows)
-    return written[first_row[:, 0], 1:].to(source.device), scores[:, 0].to(source.device)
+    best = written.unflatten(0, scores.shape)[:, 0, 1:]
+    return best.to(source.device), scores[:, 0].to(source.device)
 
 # %% ../nbs/06_decoding.ipynb #export-reverse
 @overload

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLOCKS', 'Packing', 'project', 'mean_of_values', 'attend_packed', 'Packed', 'as_written', 'attends_plainly', 'packed',
-           'Room', 'stacked', 'look', 'FastState']
+           'low_unless', 'Room', 'stacked', 'look', 'FastState']
 
 # %% ../nbs/20_packing.ipynb #packing-imports
 from collections.abc import Sequence
@@ -172,28 +172,73 @@ def packed(model: nn.Module) -> nn.Module:
     return Packed(model) if as_written(model) else model
 
 # %% ../nbs/20_packing.ipynb #export-room
+def low_unless(mask: Bool[Tensor, "*shape"], like: Tensor) -> Float[Tensor, "*shape"]:
+    """A mask as numbers to add to scores: 0 where it is True, and very low elsewhere."""
+    lowest = torch.finfo(like.dtype).min / 2  # half, so that no sum with a score is infinite
+    return like.new_zeros(mask.shape).masked_fill(~mask, lowest)
+
+
 class Room:
-    """Keys and values so far, with room for more: a step writes one row, and rarely copies."""
+    """Keys and values so far, of all layers, with room for more: a step rarely copies them.
 
-    def __init__(self, batch: int, n_heads: int, d_head: int, like: Tensor):
-        self.length = 0
-        self.keys = like.new_empty(batch, n_heads, d_head, 16)  # as the product wants them
-        self.values = like.new_empty(batch, n_heads, 16, d_head)
+    Each step writes a column for each candidate of each string. Once candidates have branched,
+    `hidden` is what to add to their scores: 0 at columns of their own past, very low elsewhere.
+    """
 
-    def append(
-        self, key: Float[Tensor, "batch heads d_head"], value: Float[Tensor, "batch heads d_head"]
-    ) -> tuple[Float[Tensor, "batch heads d_head key"], Float[Tensor, "batch heads key d_head"]]:
-        """Add a position; return all so far."""
-        if self.length == self.values.shape[2]:
-            self.keys = torch.cat([self.keys, torch.empty_like(self.keys)], dim=3)
-            self.values = torch.cat([self.values, torch.empty_like(self.values)], dim=2)
-        self.keys[..., self.length], self.values[:, :, self.length] = key, value
-        self.length += 1
-        return self.keys[..., : self.length], self.values[:, :, : self.length]
+    def __init__(self, n_layers: int, strings: int, n_heads: int, d_head: int, like: Tensor):
+        self.candidates, self.length, self.hidden = 1, 0, None
+        self.keys = like.new_empty(n_layers, strings, n_heads, d_head, 0)  # as the product wants
+        self.values = like.new_empty(n_layers, strings, n_heads, 0, d_head)
 
-    def select(self, rows: Int[Tensor, " rows"]) -> None:
-        """Go on with these rows of the batch."""
-        self.keys, self.values = self.keys[rows], self.values[rows]
+    def add(self) -> None:
+        """A new column for each candidate, seen by it alone."""
+        if self.length + self.candidates > self.keys.shape[4]:
+            self.tidy()
+            more = max(16, self.length, self.candidates)
+            self.keys = nn.functional.pad(self.keys, (0, more))
+            self.values = nn.functional.pad(self.values, (0, 0, 0, more))
+        if self.hidden is not None:
+            own = torch.eye(self.candidates, dtype=torch.bool, device=self.hidden.device)
+            own = low_unless(own, self.hidden).expand(len(self.hidden), 1, -1, -1)
+            self.hidden = torch.cat([self.hidden, own], dim=3)
+        self.length += self.candidates
+
+    def tidy(self) -> None:
+        """Keep only columns that are in the past of a candidate."""
+        if self.hidden is not None:
+            seen = (self.hidden == 0).any(2).squeeze(1)
+            self.length = max(seen.sum(1).tolist(), default=0)
+            kept = seen.byte().argsort(dim=1, descending=True, stable=True)[:, : self.length]
+            self.hidden = self.hidden.take_along_dim(kept[:, None, None], 3)
+            self.keys = self.keys.take_along_dim(kept[None, :, None, None], 4)
+            self.values = self.values.take_along_dim(kept[None, :, None, :, None], 3)
+
+    def write(
+        self,
+        layer: int,
+        key: Float[Tensor, "strings heads candidates d_head"],
+        value: Float[Tensor, "strings heads candidates d_head"],
+    ) -> list[Float[Tensor, "strings heads _ _"]]:
+        """Fill the newest columns of a layer; return all of its keys and values so far."""
+        new = slice(self.length - self.candidates, self.length)
+        self.keys[layer, ..., new], self.values[layer, :, :, new] = key.transpose(2, 3), value
+        return [self.keys[layer, ..., : self.length], self.values[layer, :, :, : self.length]]
+
+    def select(self, rows: Int[Tensor, " rows"]) -> Int[Tensor, " rows"] | None:
+        """Go on with these candidates. If each string keeps as many, no key or value is moved.
+
+        If not, each row becomes a string of its own: returns of which string it is a copy.
+        """
+        strings, string = self.keys.shape[1], rows // self.candidates
+        if self.hidden is None:
+            self.hidden = self.keys.new_zeros(strings, 1, 1, self.length)
+        hidden, each = self.hidden.flatten(0, 2)[rows], len(rows) // strings
+        kept = torch.arange(strings, device=rows.device).repeat_interleave(each)
+        together = torch.equal(string, kept)
+        if not together:
+            self.keys, self.values, each = self.keys[:, string], self.values[:, string], 1
+        self.hidden, self.candidates = hidden.unflatten(0, (-1, 1, each)), each
+        return None if together else string
 
 # %% ../nbs/20_packing.ipynb #export-faststate
 def stacked(layers: Sequence[nn.Linear], scale: float) -> list[Tensor]:
@@ -206,62 +251,66 @@ def stacked(layers: Sequence[nn.Linear], scale: float) -> list[Tensor]:
 
 
 def look(
-    query: Float[Tensor, "batch heads d_head"],
-    keys: Float[Tensor, "batch heads d_head key"],
-    values: Float[Tensor, "batch heads key d_head"],
-    hidden: Float[Tensor, "batch heads key"] | None = None,
-) -> Float[Tensor, "batch d_model"]:
-    """What one query of each string takes; it is divided by √d already.
-
-    `hidden` is 0 at keys to see, and very low elsewhere.
-    """
-    flat, keys, values = query.flatten(0, 1)[:, None], keys.flatten(0, 1), values.flatten(0, 1)
-    if hidden is None:
-        scores = torch.bmm(flat, keys)
-    else:
-        scores = torch.baddbmm(hidden.flatten(0, 1)[:, None], flat, keys)
-    return torch.bmm(scores.softmax(-1), values).view_as(query).flatten(1)
+    query: Float[Tensor, "strings heads candidates d_head"],
+    keys: Float[Tensor, "strings heads d_head column"],
+    values: Float[Tensor, "strings heads column d_head"],
+    hidden: Float[Tensor, "strings 1 _ column"] | None,
+) -> Float[Tensor, "rows d_model"]:
+    """What each candidate's query takes; it is divided by √d already."""
+    scores = torch.bmm(query.flatten(0, 1), keys.flatten(0, 1))
+    if hidden is not None:
+        scores = (scores.view(*query.shape[:3], -1) + hidden).flatten(0, 1)
+    attended = torch.bmm(scores.softmax(-1), values.flatten(0, 1)).view_as(query)
+    return merge_heads(attended).flatten(0, 1)
 
 
 class FastState:
-    """A decoder state for `revtrans.decoding`: the same logits, with weights laid out once."""
+    """A decoder state for `revtrans.decoding`: the same logits, with weights laid out once.
+
+    Candidates of one string, as beam search has them, share what is kept for the string.
+    """
 
     def __init__(self, model: Transformer, source: Int[Tensor, "batch source"]):
-        self.model, n_heads, real = model, model.config.n_heads, source != Vocab.pad
-        packing, d_head = Packing(real), model.config.d_model // n_heads
+        self.model, n_heads, self.length = model, model.config.n_heads, 0
+        packing, d_head = Packing(source != Vocab.pad), model.config.d_model // n_heads
         memory = Packed(model).encode(source, packing)
-        self.hidden = None  # nothing is, if all sources are equally long
-        if not packing.full:
-            lowest = torch.finfo(memory.dtype).min
-            hidden = memory.new_zeros(real.shape).masked_fill(~real, lowest)
-            self.hidden = hidden[:, None].repeat(1, n_heads, 1)
-        self.rooms, self.cross, self.weights = [], [], []
+        self.hidden = None if packing.full else low_unless(padding_mask(source), memory)
+        self.room = Room(model.config.n_layers, len(source), n_heads, d_head, memory)
+        self.cross, self.weights = [], []
         for layer in model.decoder.layers:
             own, cross = layer.self_attention, layer.cross_attention
             own = stacked([own.query, own.key, own.value], d_head**-0.5)
             self.weights.append((own, stacked([cross.query], d_head**-0.5)))
             key, value = (project(x, memory, packing, n_heads) for x in (cross.key, cross.value))
             self.cross.append([key.transpose(2, 3).contiguous(), value.contiguous()])
-            self.rooms.append(Room(len(source), n_heads, d_head, memory))
 
     def step(self, ids: Int[Tensor, " batch"]) -> Float[Tensor, "batch vocab"]:
         """The logits of the symbol after `ids`."""
-        model, n_heads, linear = self.model, self.model.config.n_heads, nn.functional.linear
-        x = model.embed(ids[:, None], self.rooms[0].length)[:, 0]
-        parts = zip(model.decoder.layers, self.weights, self.rooms, self.cross)
-        for layer, (own, cross), room, kept in parts:
-            projected = linear(layer.norm1(x), *own).unflatten(1, (3, n_heads, -1))
-            query, key, value = projected.unbind(1)
-            x = x + layer.self_attention.output(look(query, *room.append(key, value)))
-            query = linear(layer.norm2(x), *cross).unflatten(1, (n_heads, -1))
-            x = x + layer.cross_attention.output(look(query, *kept, self.hidden))
+        model, room, linear = self.model, self.room, nn.functional.linear
+        x = model.embed(ids[:, None], self.length)[:, 0]
+        self.length += 1
+        room.add()
+        for i, (layer, (own, cross)) in enumerate(zip(model.decoder.layers, self.weights)):
+            query, key, value = self.split(linear(layer.norm1(x), *own), 3)
+            attended = look(query, *room.write(i, key, value), room.hidden)
+            x = x + layer.self_attention.output(attended)
+            (query,) = self.split(linear(layer.norm2(x), *cross), 1)
+            attended = look(query, *self.cross[i], self.hidden)
+            x = x + layer.cross_attention.output(attended)
             x = x + layer.feed_forward(layer.norm3(x))
         return model.unembed(model.decoder.norm(x))
 
+    def split(
+        self, x: Float[Tensor, "rows _"], parts: int
+    ) -> Float[Tensor, "parts strings heads candidates d_head"]:
+        """Joined projections, apart and in heads."""
+        strings, n_heads, d_head = self.room.keys.shape[1:4]
+        x = x.view(strings, self.room.candidates, parts, n_heads, d_head)
+        return x.permute(2, 0, 3, 1, 4)
+
     def select(self, rows: Int[Tensor, " rows"]) -> None:
         """Go on with these rows of the batch."""
-        if self.hidden is not None:
-            self.hidden = self.hidden[rows]
-        self.cross = [[part[rows] for part in pair] for pair in self.cross]
-        for room in self.rooms:
-            room.select(rows)
+        string = self.room.select(rows)
+        if string is not None:
+            self.cross = [[part[string] for part in pair] for pair in self.cross]
+            self.hidden = None if self.hidden is None else self.hidden[string]

@@ -9,7 +9,7 @@ from torch_peers import assert_close
 from revtrans.attention import scaled_dot_product_attention
 from revtrans.decoding import CachedState, PlainState, start
 from revtrans.model import FeedForward
-from revtrans.packed import FastState, Packed, Packing, as_written, packed
+from revtrans.packed import FastState, Packed, Packing, as_written, low_unless, packed
 from revtrans.schemes import SCHEMES
 from revtrans.training import cross_entropy
 
@@ -175,3 +175,29 @@ def test_the_fast_state_is_the_full_pass(positions, texts):
         for state in (fast, plain):
             state.select(torch.tensor([2, 0, 2]))
         assert_close(fast.step(ids), plain.step(ids))
+
+
+@torch.no_grad()
+def test_candidates_of_a_string_share_what_is_kept_for_it():
+    model, generator = checks.tiny(max_length=60), checks.seeded()
+    source = checks.reversal_batch(model.vocab, ["abcde", "", "ba"]).source
+    fast, plain = FastState(model, source), PlainState(model, source)
+    kept = fast.cross[0][0].data_ptr()
+    candidates, ids = 1, torch.ones(3, dtype=torch.long)
+    for width in [4] * 25 + [2] * 25:
+        assert_close(fast.step(ids), plain.step(ids))
+        chosen = torch.randint(candidates, (3, width), generator=generator)
+        rows = (chosen + candidates * torch.arange(3)[:, None]).flatten()
+        fast.select(rows), plain.select(rows)
+        candidates, ids = width, torch.randint(3, len(model.vocab), rows.shape, generator=generator)
+    assert fast.cross[0][0].data_ptr() == kept
+    assert fast.room.length < 100  # 150 columns were written
+
+
+@torch.no_grad()
+def test_a_sum_with_a_hidden_score_is_finite_in_half_precision():
+    assert (low_unless(torch.tensor([False]), torch.ones(1, dtype=torch.float16)) - 100).isfinite()
+    model = checks.tiny()
+    source = checks.reversal_batch(model.vocab, ["abc", ""]).source
+    with torch.autocast("cpu", torch.float16):
+        assert FastState(model, source).step(torch.tensor([1, 1])).isfinite().all()
