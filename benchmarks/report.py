@@ -60,9 +60,11 @@ def _decoding(folder: Path) -> Iterator[Must]:
         what = f"decoding {row['length']} symbols, times slower:"
         for name, bound in (
             ("torch.nn.Transformer", {64: 6, 128: 14}[row["length"]]),
-            ("x-transformers", 2),
+            ("x-transformers", 2.5),
         ):
             yield Must(f"{what} {name}", row[f"{name}, times slower"]["median"], bound, False)
+        beam = row["beam 4 over 4 greedy"]["median"]
+        yield Must(f"decoding {row['length']} symbols, a beam of 4 over 4 times greedy", beam, 1)
 
 
 def _claims(folder: Path) -> Iterator[Must]:

@@ -217,6 +217,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'revtrans.model.more_schemes': ('encoder_decoder.html#more_schemes', 'revtrans/model.py')},
             'revtrans.packed': { 'revtrans.packed.FastState': ('packing.html#faststate', 'revtrans/packed.py'),
                                  'revtrans.packed.FastState.__init__': ('packing.html#faststate.__init__', 'revtrans/packed.py'),
+                                 'revtrans.packed.FastState.logits': ('packing.html#faststate.logits', 'revtrans/packed.py'),
                                  'revtrans.packed.FastState.select': ('packing.html#faststate.select', 'revtrans/packed.py'),
                                  'revtrans.packed.FastState.split': ('packing.html#faststate.split', 'revtrans/packed.py'),
                                  'revtrans.packed.FastState.step': ('packing.html#faststate.step', 'revtrans/packed.py'),

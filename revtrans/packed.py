@@ -286,9 +286,15 @@ class FastState:
 
     def step(self, ids: Int[Tensor, " batch"]) -> Float[Tensor, "batch vocab"]:
         """The logits of the symbol after `ids`."""
-        model, room, linear = self.model, self.room, nn.functional.linear
-        x = model.embed(ids[:, None], self.length)[:, 0]
+        x = self.model.embed(ids[:, None], self.length)[:, 0]
         self.length += 1
+        with torch.inference_mode():  # less bookkeeping than with no_grad
+            logits = self.logits(x)
+        return logits.clone()  # made outside, it may be changed in place
+
+    def logits(self, x: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows vocab"]:
+        """Through the decoder's layers, with the keys and values that are kept."""
+        model, room, linear = self.model, self.room, nn.functional.linear
         room.add()
         for i, (layer, (own, cross)) in enumerate(zip(model.decoder.layers, self.weights)):
             query, key, value = self.split(linear(layer.norm1(x), *own), 3)
