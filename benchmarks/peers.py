@@ -2,7 +2,7 @@
 
 All take a `TransformerConfig`, and have the same sizes as ours. `TorchTransformer` and `Tutorial`
 also have the same positions, initial embeddings and tied embeddings, so that only the blocks and
-the way of computing differ; `XTransformers` has its own.
+the way of computing differ; `XTransformers` and `HuggingFace` have their own.
 """
 
 import math
@@ -132,6 +132,38 @@ class Tutorial(Peer):
             x = x + self._attend(layer["attentions"][1], h, memory, ~padding[:, None, None])
             x = x + layer["feed_forward"](layer["norms"][2](x))
         return self.norms[1](x)
+
+
+class HuggingFace(nn.Module):
+    """An encoder-decoder of `transformers` of the same sizes, made from its config: BART or T5."""
+
+    def __init__(
+        self, config: TransformerConfig, seed: int = 0, kind: str = "BART", **options: object
+    ):
+        import transformers  # a benchmark-only dependency
+
+        super().__init__()
+        self.config, self.vocab, c = config, Vocab(config.symbols), config
+        ids = {"pad_token_id": Vocab.pad, "bos_token_id": Vocab.bos, "eos_token_id": Vocab.eos}
+        both = {"vocab_size": len(self.vocab), "d_model": c.d_model, "use_cache": False, **ids}
+        if kind == "BART":
+            sides = {"layers": c.n_layers, "attention_heads": c.n_heads, "ffn_dim": c.d_ff}
+            sides = {f"{s}_{k}": v for s in ("encoder", "decoder") for k, v in sides.items()}
+            longest = {"max_position_embeddings": c.max_length + 2, "dropout": 0.0}
+            own = transformers.BartConfig(**both, **sides, **longest, **options)
+            make = transformers.BartForConditionalGeneration
+        else:
+            sizes = {"d_kv": c.d_model // c.n_heads, "d_ff": c.d_ff, "dropout_rate": 0.0}
+            counts = {"num_layers": c.n_layers, "num_heads": c.n_heads}
+            own = transformers.T5Config(**both, **sizes, **counts, **options)
+            make = transformers.T5ForConditionalGeneration
+        torch.manual_seed(seed)
+        self.model = make(own)
+
+    def forward(self, source: Tensor, decoder_input: Tensor) -> Tensor:
+        mask = (source != Vocab.pad).long()
+        given = {"input_ids": source, "attention_mask": mask, "decoder_input_ids": decoder_input}
+        return self.model(**given).logits
 
 
 class XTransformers(nn.Module):

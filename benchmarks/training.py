@@ -13,7 +13,7 @@ from revtrans.packed import packed
 from revtrans.training import cross_entropy, exact_match, learning_rate, make_optimizer, predict
 
 from .common import ratio, show, spread
-from .peers import TorchTransformer, Tutorial, XTransformers
+from .peers import HuggingFace, TorchTransformer, Tutorial, XTransformers
 
 GOAL = 0.999
 
@@ -156,66 +156,76 @@ def report_rows(rows: list[dict]) -> list[dict]:
 
 
 _SCALED, _NORM = {"scaled_sinu_pos_emb": True}, {"use_rmsnorm": True}
-X_RECIPES = {
-    "scaled sinusoids, 500 steps": (_SCALED, {"steps": 500}),
-    "the same, 400 steps": (_SCALED, {"steps": 400}),
-    "the same, 500 steps, RMS norm": (_SCALED | _NORM, {"steps": 500}),
+_SMALL, _T5 = {"init_std": 0.06}, {"kind": "T5"}
+X_BEST, BART_BEST = "x-transformers: scaled sinusoids, 500 steps", "BART: 300 steps"
+# What to make, with which options, and what to change in our recipe. Of the rows of one library
+# where all seeds get there, the best is the soonest.
+PEER_RECIPES = {
+    X_BEST: (XTransformers, _SCALED, {"steps": 500}),
+    "the same, 400 steps": (XTransformers, _SCALED, {"steps": 400}),
+    "the same, 500 steps, RMS norm": (XTransformers, _SCALED | _NORM, {"steps": 500}),
     "the same, 500 steps, embeddings at 0.3 of their size": (
+        XTransformers,
         _SCALED,
         {"steps": 500, "embeddings": 0.3},
     ),
-    "the same, 500 steps, weight decay 0.7": (_SCALED, {"steps": 500, "weight_decay": 0.7}),
-    "the same, 500 steps, learning rate 2e-3": (_SCALED, {"steps": 500, "lr": 2e-3}),
-    "its defaults: learned positions, 500 steps": ({}, {"steps": 500}),
+    "the same, 500 steps, weight decay 0.7": (
+        XTransformers,
+        _SCALED,
+        {"steps": 500, "weight_decay": 0.7},
+    ),
+    "the same, 500 steps, learning rate 2e-3": (
+        XTransformers,
+        _SCALED,
+        {"steps": 500, "lr": 2e-3},
+    ),
+    "its defaults: learned positions, 500 steps": (XTransformers, {}, {"steps": 500}),
 }
-X_BEST = "scaled sinusoids, 500 steps"  # of the rows where all seeds get there, the soonest
-X_OPTIONS = X_RECIPES[X_BEST][0]
+X_OPTIONS = _SCALED
 
 
 def peers(seeds: int = 5, steps: int | None = None, n_test: int = 10_000) -> list[dict]:
-    """Ours, nn.Transformer and the tutorial's with one recipe, x-transformers with its best."""
+    """Ours, nn.Transformer and the tutorial's with one recipe, the others with their best."""
     recipe = Recipe(**({"steps": steps} if steps else {}))
     test = held_out(n_test, seed=2000)  # not the strings on which the recipes were chosen
-    x_changes = X_RECIPES[X_BEST][1]
-    x_recipe = recipe if steps else replace(recipe, **x_changes)
     makers = {
-        "revtrans": (Transformer, {}, recipe),
-        "torch.nn.Transformer": (TorchTransformer, {}, recipe),
-        "tutorial": (Tutorial, {}, recipe),
-        "x-transformers": (XTransformers, X_OPTIONS, x_recipe),
+        "revtrans": (Transformer, {}, {}),
+        "torch.nn.Transformer": (TorchTransformer, {}, {}),
+        "tutorial": (Tutorial, {}, {}),
+        "x-transformers": PEER_RECIPES[X_BEST],
+        "BART": PEER_RECIPES[BART_BEST],
     }
     runs = {name: [] for name in makers}
     for seed in range(seeds):
-        for name, (make, options, how) in makers.items():
+        for name, (make, options, changes) in makers.items():
+            how = recipe if steps else replace(recipe, **changes)
             model = make(TransformerConfig(), seed, **options)
             runs[name].append(train_until_right(model, how, seed, test))
             print(name, seed, runs[name][-1], flush=True)
-    changes = {name: options for name, (_, options, _) in makers.items()}
-    changes["x-transformers"] = {"recipe": X_BEST, **X_OPTIONS, **x_changes}
-    rows = [summary(name, runs[name], changes[name]) for name in makers]
+    rows = [summary(name, runs[name], makers[name][1] | makers[name][2]) for name in makers]
     times = [[run["seconds"] for run in row["runs"]] for row in rows]
     for row, theirs in zip(rows, times):
         row["ours over it"] = ratio(times[0], theirs)
     return report_rows(rows)
 
 
-def x_recipes(
+def peer_recipes(
     seeds: int = 3,
     steps: int | None = None,
     n_test: int = 10_000,
-    only: tuple[str, ...] = tuple(X_RECIPES),
+    only: tuple[str, ...] = tuple(PEER_RECIPES),
 ) -> list[dict]:
-    """What x-transformers does best with; seed after seed, interleaved."""
+    """What the models of other libraries do best with; seed after seed, interleaved."""
     test, runs = held_out(n_test), {name: [] for name in only}
     for seed in range(seeds):
         for name in only:
-            options, changes = X_RECIPES[name]
+            make, options, changes = PEER_RECIPES[name]
             recipe = Recipe(**{**changes, **({"steps": steps} if steps else {})})
-            model = XTransformers(TransformerConfig(), seed, **options)
+            model = make(TransformerConfig(), seed, **options)
             shrink_embeddings(model, recipe)
             runs[name].append(train_until_right(model, recipe, seed, test))
             print(name, seed, runs[name][-1], flush=True)
-    return report_rows([summary(name, runs[name], X_RECIPES[name][1]) for name in runs])
+    return report_rows([summary(name, runs[name], PEER_RECIPES[name][2]) for name in runs])
 
 
 BASE = "the default"
