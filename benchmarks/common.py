@@ -54,7 +54,7 @@ def machine() -> dict[str, object]:
         names = [s.split(":")[1] for s in cpuinfo.read_text().splitlines() if "model name" in s]
         processor = names[0].strip() if names else processor
     versions = {"python": platform.python_version()}
-    for package in ("torch", "x-transformers"):
+    for package in ("torch", "x-transformers", "transformers"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

@@ -157,7 +157,8 @@ def report_rows(rows: list[dict]) -> list[dict]:
 
 _SCALED, _NORM = {"scaled_sinu_pos_emb": True}, {"use_rmsnorm": True}
 _SMALL, _T5 = {"init_std": 0.06}, {"kind": "T5"}
-X_BEST, BART_BEST = "x-transformers: scaled sinusoids, 500 steps", "BART: 300 steps"
+X_BEST = "x-transformers: scaled sinusoids, 500 steps"
+BART_BEST = "BART: initial weights at 0.06, weight decay 0.1"
 # What to make, with which options, and what to change in our recipe. Of the rows of one library
 # where all seeds get there, the best is the soonest.
 PEER_RECIPES = {
@@ -180,6 +181,29 @@ PEER_RECIPES = {
         {"steps": 500, "lr": 2e-3},
     ),
     "its defaults: learned positions, 500 steps": (XTransformers, {}, {"steps": 500}),
+    BART_BEST: (HuggingFace, _SMALL, {"weight_decay": 0.1}),
+    "the same, weight decay 0.01": (HuggingFace, _SMALL, {"weight_decay": 0.01}),
+    "the same, weight decay 0.3, 300 steps": (
+        HuggingFace,
+        _SMALL,
+        {"weight_decay": 0.3, "steps": 300},
+    ),
+    "the same, weight decay 0.1, 300 steps, learning rate 6e-3": (
+        HuggingFace,
+        _SMALL,
+        {"weight_decay": 0.1, "steps": 300, "lr": 6e-3},
+    ),
+    "BART with its own initial weights, weight decay 0.01, 600 steps, learning rate 2e-3": (
+        HuggingFace,
+        {},
+        {"weight_decay": 0.01, "steps": 600, "lr": 2e-3},
+    ),
+    "BART with its own initial weights": (HuggingFace, {}, {}),
+    "T5, weight decay 0.01, 1,000 steps": (
+        HuggingFace,
+        _T5,
+        {"weight_decay": 0.01, "steps": 1000},
+    ),
 }
 X_OPTIONS = _SCALED
 

@@ -5,9 +5,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from pictures import SHARE, changed
+from torch_peers import assert_close
 
-from benchmarks import common, report
+from benchmarks import common, ideas, report
+from revtrans.data import ReversalTask
+from revtrans.decoding import greedy
+from revtrans.model import Transformer, TransformerConfig
+from revtrans.packed import packed
 
 FOLDER = Path(report.__file__).parent
 
@@ -67,6 +73,7 @@ def double(rows: list[dict], scheme: str, length: int) -> None:
         ("training", lambda rows: slower(rows[1], "ours over it", 2)),
         ("step", lambda rows: slower(rows[0], "TorchTransformer", 2)),
         ("decoding", lambda rows: slower(rows[0], "x-transformers, times slower", 0.1)),
+        ("decoding", lambda rows: slower(rows[1], "beam 4 over 4 greedy", 2)),
         ("growth", lambda rows: slower(rows[-1], "over the shortest", 100)),
         ("memory", lambda rows: slower(rows[1], "cached over it", 20)),
         ("text_memory", lambda rows: slower(rows[1], "seconds over the first", 10)),
@@ -81,7 +88,7 @@ def double(rows: list[dict], scheme: str, length: int) -> None:
         ("gradient", lambda rows: [rows.pop() for _ in range(3)]),
         ("step_time", lambda rows: [rows.pop() for _ in range(3)]),
         ("recipes", lambda rows: rows[3].update(of=1)),
-        ("x_recipes", lambda rows: rows[3].update(of=1)),
+        ("peer_recipes", lambda rows: rows[3].update(of=1)),
         ("limit", lambda rows: rows.pop()),
         ("length_seconds", lambda rows: slower(rows[2], "over sinusoidal", 10)),
         ("length_seconds", lambda rows: rows[2].update(reached=rows[2]["of"] - 1)),
@@ -169,3 +176,28 @@ def test_wilsons_interval():
 def test_a_share_that_is_not_all_is_never_shown_as_all():
     assert report._cell(0.9996) == "0.9996" and report._cell(1.0) == "1"
     assert report._cell({"min": 0.9996, "median": 1.0, "max": 1.0}) == "1 (0.9996 – 1)"
+
+
+def gradients(changes: list[tuple]) -> list[torch.Tensor]:
+    model, batch = Transformer(TransformerConfig()), ReversalTask().sample(8, generator())
+    with ideas.changed(changes):
+        packed(model)(batch.source, batch.decoder_input).square().mean().backward()
+    return [parameter.grad for parameter in model.parameters()]
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize("changes", ideas.TRAINING.values(), ids=list(ideas.TRAINING))
+def test_an_idea_for_a_quicker_step_computes_the_same(changes):
+    for found, expected in zip(gradients(changes), gradients([]), strict=True):
+        assert_close(found, expected)
+
+
+@pytest.mark.parametrize("changes", ideas.DECODING.values(), ids=list(ideas.DECODING))
+def test_an_idea_for_quicker_decoding_writes_the_same(changes):
+    model, source = Transformer(TransformerConfig()), ReversalTask().sample(8, generator()).source
+    expected = greedy(model, source)
+    with ideas.changed(changes):
+        assert torch.equal(greedy(model, source), expected)
