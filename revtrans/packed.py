@@ -234,10 +234,10 @@ class Room:
             self.hidden = self.keys.new_zeros(strings, 1, 1, self.length)
         hidden, each = self.hidden.flatten(0, 2)[rows], len(rows) // strings
         kept = torch.arange(strings, device=rows.device).repeat_interleave(each)
-        together = torch.equal(string, kept)
+        together = each > 0 and torch.equal(string, kept)
         if not together:
             self.keys, self.values, each = self.keys[:, string], self.values[:, string], 1
-        self.hidden, self.candidates = hidden.unflatten(0, (-1, 1, each)), each
+        self.hidden, self.candidates = hidden.unflatten(0, (len(rows) // each, 1, each)), each
         return None if together else string
 
 # %% ../nbs/20_packing.ipynb #export-faststate
@@ -259,7 +259,7 @@ def look(
     """What each candidate's query takes; it is divided by √d already."""
     scores = torch.bmm(query.flatten(0, 1), keys.flatten(0, 1))
     if hidden is not None:
-        scores = (scores.view(*query.shape[:3], -1) + hidden).flatten(0, 1)
+        scores = (scores.view(*query.shape[:3], keys.shape[3]) + hidden).flatten(0, 1)
     attended = torch.bmm(scores.softmax(-1), values.flatten(0, 1)).view_as(query)
     return merge_heads(attended).flatten(0, 1)
 

@@ -193,6 +193,8 @@ def test_candidates_of_a_string_share_what_is_kept_for_it():
     fast.step(ids).fill_(0.0)  # logits may be changed in place
     assert fast.cross[0][0].data_ptr() == kept
     assert fast.room.length < 100  # 150 columns were written
+    fast.select(rows[:0])
+    assert fast.step(ids[:0]).shape == (0, len(model.vocab))
 
 
 @torch.no_grad()
