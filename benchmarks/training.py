@@ -158,7 +158,7 @@ def report_rows(rows: list[dict]) -> list[dict]:
 _SCALED, _NORM = {"scaled_sinu_pos_emb": True}, {"use_rmsnorm": True}
 _SMALL, _T5 = {"init_std": 0.06}, {"kind": "T5"}
 X_BEST = "x-transformers: scaled sinusoids, 500 steps"
-BART_BEST = "BART: initial weights at 0.06, weight decay 0.1"
+BART_BEST = "the same, weight decay 0.01"
 # What to make, with which options, and what to change in our recipe. Of the rows of one library
 # where all seeds get there, the best is the soonest.
 PEER_RECIPES = {
@@ -181,8 +181,12 @@ PEER_RECIPES = {
         {"steps": 500, "lr": 2e-3},
     ),
     "its defaults: learned positions, 500 steps": (XTransformers, {}, {"steps": 500}),
-    BART_BEST: (HuggingFace, _SMALL, {"weight_decay": 0.1}),
-    "the same, weight decay 0.01": (HuggingFace, _SMALL, {"weight_decay": 0.01}),
+    "BART: initial weights at 0.06, weight decay 0.1": (
+        HuggingFace,
+        _SMALL,
+        {"weight_decay": 0.1},
+    ),
+    BART_BEST: (HuggingFace, _SMALL, {"weight_decay": 0.01}),
     "the same, weight decay 0.3, 300 steps": (
         HuggingFace,
         _SMALL,
