@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from . import errors
 from .data import Batch
 from .errors import InputValueError, RevtransError
+from .model import building
 from .packed import packed
 
 # %% ../nbs/23_devices.ipynb #export-group
@@ -148,12 +149,14 @@ def _of(device: torch.device) -> tuple[torch.device, ...]:
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Inside, dropout draws from the seed; afterwards the global state is as it was."""
-    before = generator_states(device)
-    torch.manual_seed(seed)
+    with building:  # while no other thread draws the weights of a model
+        before = generator_states(device)
+        torch.manual_seed(seed)
     try:
         yield
     finally:
-        set_generator_states(device, before)
+        with building:
+            set_generator_states(device, before)
 
 # %% ../nbs/23_devices.ipynb #export-process-group
 PATIENCE = timedelta(minutes=5)  # how long a process waits for the others
