@@ -1,7 +1,7 @@
 """What was tried to make a step of training, or decoding, take less time: each idea alone."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from unittest.mock import patch
 
 import torch
@@ -85,36 +85,24 @@ def relu_in_place(layer: FeedForward, x: Tensor) -> Tensor:
     return layer.down(layer.up(x).relu_())
 
 
+# What takes which place, and with what: one change for each idea.
 TRAINING = {
-    "projections fused, by torch.cat": [("attend_packed", fused(by_cat))],
-    "projections fused, gradient by hand": [("attend_packed", fused(by_hand))],
-    "logits of padding, too": [(Transformer, "unembed", unembed_the_grid)],
-    "attention that returns its weights": [
-        ("mean_of_values", lambda attention, *given: attention.attend(*given)[0])
-    ],
-    "masks as a bias, made once a batch": [("mean_of_values", with_bias)],
-    "ReLU in place": [(FeedForward, "forward", relu_in_place)],
+    "projections fused, by torch.cat": (fast, "attend_packed", fused(by_cat)),
+    "projections fused, gradient by hand": (fast, "attend_packed", fused(by_hand)),
+    "logits of padding, too": (Transformer, "unembed", unembed_the_grid),
+    "attention that returns its weights": (
+        fast,
+        "mean_of_values",
+        lambda attention, *given: attention.attend(*given)[0],
+    ),
+    "masks as a bias, made once a batch": (fast, "mean_of_values", with_bias),
+    "ReLU in place": (FeedForward, "forward", relu_in_place),
 }
 
 
-@contextmanager
-def changed(changes: list[tuple]) -> Iterator[None]:
-    """Inside, these names stand for something else."""
-    patches = [
-        patch.object(*(change if len(change) == 3 else (fast, *change))) for change in changes
-    ]
-    for one in patches:
-        one.start()
-    try:
-        yield
-    finally:
-        for one in patches:
-            one.stop()
-
-
-def inside(changes: list[tuple], run: Callable[[], object]) -> Callable[[], None]:
+def inside(change: tuple | None, run: Callable[[], object]) -> Callable[[], None]:
     def timed() -> None:
-        with changed(changes):
+        with patch.object(*change) if change else nullcontext():
             run()
 
     return timed
@@ -127,9 +115,9 @@ def without_inference_mode(state: fast.FastState, ids: Tensor) -> Tensor:
 
 
 DECODING = {
-    "without inference_mode": [(fast.FastState, "step", without_inference_mode)],
-    "nothing laid out: notebook 06's cache": [(decoding, "FastState", decoding.CachedState)],
-    "nothing kept: all computed again": [(decoding, "FastState", decoding.PlainState)],
+    "without inference_mode": (fast.FastState, "step", without_inference_mode),
+    "nothing laid out: notebook 06's cache": (decoding, "FastState", decoding.CachedState),
+    "nothing kept: all computed again": (decoding, "FastState", decoding.PlainState),
 }
 
 
@@ -165,15 +153,15 @@ def ideas(rounds: int = 30, steps: int = 325) -> list[dict]:
     task, generator = ReversalTask(), torch.Generator().manual_seed(0)
     drawn = [task.sample(32, generator) for _ in range(2)]
     runs = {
-        name: inside(changes, one_step(Transformer(TransformerConfig()), drawn))
-        for name, changes in {"as it is": [], **TRAINING}.items()
+        name: inside(change, one_step(Transformer(TransformerConfig()), drawn))
+        for name, change in {"as it is": None, **TRAINING}.items()
     }
     rows = rows_of("training step", interleaved(runs, rounds))
     model = Transformer(TransformerConfig(max_length=64))
     source = ReversalTask(min_length=64, max_length=64).sample(64, generator).source
     runs = {
-        name: inside(changes, lambda: greedy(model, source, 64))
-        for name, changes in {"as it is": [], **DECODING}.items()
+        name: inside(change, lambda: greedy(model, source, 64))
+        for name, change in {"as it is": None, **DECODING}.items()
     }
     rows += rows_of("decoding 64 strings of 64", interleaved(runs, max(rounds // 3, 1)))
     model = Transformer(TransformerConfig())

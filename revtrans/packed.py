@@ -187,7 +187,7 @@ class Room:
 
     def __init__(self, n_layers: int, strings: int, n_heads: int, d_head: int, like: Tensor):
         self.candidates, self.length, self.hidden = 1, 0, None
-        self.keys = like.new_empty(n_layers, strings, n_heads, d_head, 0)  # as the product wants
+        self.keys = like.new_empty(n_layers, strings, n_heads, d_head, 0)
         self.values = like.new_empty(n_layers, strings, n_heads, 0, d_head)
 
     def add(self) -> None:
