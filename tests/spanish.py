@@ -5,11 +5,13 @@ Usage: python tests/spanish.py [--run] [notebook ...]     (default: all that hav
 The prose of nbs/es/NAME.ipynb belongs to the translator. This script puts the English notebook's
 code cells around it, in the English order, with the words of nbs/es/NAME.json in place of the
 English ones, and without what would write the library. Its outputs stay where the code is as it
-was; --run executes the notebook and stores fresh ones. The table has three parts:
+was; --run executes the notebook and stores fresh ones. The table has these parts:
 
     "cells": for each text cell, the digest of the English text that its Spanish renders
     "words": English strings and comments, as they stand in the code, and the Spanish ones
     "alts": for each cell that draws, the Spanish of its fig-alt
+    "pictures": what the library and benchmarks/ write into this notebook's pictures, and the
+        Spanish of it; a hidden cell on top of the notebook tells matplotlib
 """
 
 import argparse
@@ -26,6 +28,13 @@ from nbformat import NotebookNode
 
 NBS = Path(__file__).resolve().parent.parent / "nbs"
 ES = NBS / "es"
+TOLD = """\
+#| hide
+from matplotlib.text import Text
+
+WORDS = {words}
+as_given = Text.set_text
+Text.set_text = lambda text, words: as_given(text, WORDS.get(words, words))"""
 LIBRARY = re.compile(r"(?m)^#\| (?:default_exp|export)\b.*\n?|^.*nbdev_export\(\).*\n?")
 
 
@@ -76,6 +85,10 @@ def made(name: str) -> NotebookNode:
         if old is not None and (old.source, old.metadata) == (cell.source, cell.metadata):
             cell.outputs = old.outputs
     notebook.cells = [cell for cell in notebook.cells if cell.source]
+    if "pictures" in ours:
+        words = json.dumps(ours["pictures"], indent=4, ensure_ascii=False)
+        told = nbformat.v4.new_code_cell(TOLD.replace("{words}", words), id="pictures-in-spanish")
+        notebook.cells.insert(1, told)
     return notebook
 
 

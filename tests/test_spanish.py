@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import spanish
 from check_notebooks import about
-from nbformat import read
+from nbformat import NotebookNode, read
 from series import NAMES as SERIES
 
 NAMES = sorted(path.stem for path in spanish.ES.glob("*.json"))
@@ -22,6 +22,17 @@ NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*")
 ENGLISH = re.compile(
     r"\b(the|of|and|which|with|is|are|that|this|from|for|your|what|how|not|but)\b", re.IGNORECASE
 )
+# What pictures say in both languages: models, schemes, splits, pieces and their shapes, mistakes,
+# and the words of 02, 13 and the index.
+NAMES_DRAWN = re.compile(
+    r"LSTM( \+ attention)?|(torch\.nn\.|x-)?[Tt]ransformers?|tutorial|none|sinusoidal|learned|rotary"
+    r"|alibi|buckets|local|train|pad|causal|softmax|embed|unembed|memory|source|logits|norm\d"
+    r"|(En|De)coderLayer × n_layers|(en|de)coder\.norm|batch( 1| source| target| d_model| vocab)+"
+    r"|target target|\w+_\w+(\(source\))?|symbol|position|last|wanted|written"
+    r"|not scaled|the future seen|split by view without transpose"
+    r"|hola|hello|queue|cola|friend|amigo|water|agua|mil|dos|cinco|cuarenta|\w+ientos|veinti\w+"
+    r"|transformer → remrofsnart"
+)
 FORBIDDEN = re.compile(
     r"\b(tokenes|librerías?|performance|testear|setear|chequear|auto-atención|acolchado|"
     r"encoders?|decoders?|tasa de entrenamiento)\b",
@@ -35,6 +46,13 @@ def pairs(name: str) -> list[tuple[str, str, str]]:
     found = {cell.id: cell.source for cell in cells}
     texts = [cell for cell in spanish.english(name).cells if cell.cell_type == "markdown"]
     return [(cell.id, TWIN.sub("", cell.source), TWIN.sub("", found[cell.id])) for cell in texts]
+
+
+def drawn(cells: list[NotebookNode]) -> set[str]:
+    """Each piece of text in the pictures that these cells have stored."""
+    outputs = [output for cell in cells for output in cell.get("outputs", ())]
+    pictures = [about for output in outputs for about in output.get("metadata", {}).values()]
+    return {word for about in pictures for word in about.get("words", "").split(" | ")}
 
 
 def plain(text: str) -> str:
@@ -71,8 +89,8 @@ def test_every_reworded_string_holds_the_same_values(name):
         assert english in source, f"not in the notebook any more: {english}"
         held = [re.findall(r"\{[^{}'\"]*\}", text) for text in (english, word)]
         assert Counter(held[0]) == Counter(held[1]), word
-    drawn = {cell.id for cell in spanish.english(name).cells if "fig-alt" in about(cell)}
-    assert set(ours["alts"]) == drawn
+    drawing = {cell.id for cell in spanish.english(name).cells if "fig-alt" in about(cell)}
+    assert set(ours["alts"]) == drawing
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -90,6 +108,14 @@ def test_no_english_is_left_and_the_glossary_is_kept(name):
         prose = re.sub(r"\([^()]*\)|\*[^*\n]+\*|«[^»]*»|[\"'][^\"'\n]*[\"']", " ", plain(text))
         assert not (found := ENGLISH.findall(prose)), (cell, found)
         assert not (found := FORBIDDEN.findall(prose)), (cell, found)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_pictures_say_in_both_languages_is_names(name):
+    ours = read(spanish.ES / f"{name}.ipynb", as_version=4).cells
+    shared = drawn(ours) & drawn(spanish.english(name).cells)
+    words = {word for word in shared if re.search("[A-Za-z]{3}", word)}
+    assert not {word for word in words if not NAMES_DRAWN.fullmatch(word)}
 
 
 @pytest.mark.parametrize("name", NAMES)
