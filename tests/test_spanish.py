@@ -25,8 +25,8 @@ ENGLISH = re.compile(
 # What pictures say in both languages: models, schemes, splits, pieces and their shapes, mistakes,
 # and the words of 02, 13 and the index.
 NAMES_DRAWN = re.compile(
-    r"LSTM( \+ attention)?|(torch\.nn\.|x-)?[Tt]ransformers?|tutorial|none|sinusoidal|learned|rotary"
-    r"|alibi|buckets|local|train|pad|causal|softmax|embed|unembed|memory|source|logits|norm\d"
+    r"LSTM( \+ attention)?|(torch\.nn\.|x-)?[Tt]ransformers?|tutorial|none|sinusoidal|learned"
+    r"|rotary|alibi|buckets|local|train|pad|causal|softmax|embed|unembed|memory|source|logits|norm\d"
     r"|(En|De)coderLayer × n_layers|(en|de)coder\.norm|batch( 1| source| target| d_model| vocab)+"
     r"|target target|\w+_\w+(\(source\))?|symbol|position|last|wanted|written"
     r"|not scaled|the future seen|split by view without transpose"
