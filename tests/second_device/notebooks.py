@@ -1,0 +1,69 @@
+"""Each notebook on a second device: `python tests/second_device/notebooks.py [NAME ...]`.
+
+Every cell runs as it stands but for a reader's `.to("second")`: on the first shelf behind each
+model that is made, in the other notebooks where one is trained. Ends with 1 if a cell fails, and
+says which do.
+"""
+
+import ast
+import contextlib
+import io
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+
+from device import begin
+from nbformat import read
+
+NBS = Path(__file__).parents[2] / "nbs"
+
+
+def moved(node: ast.expr) -> ast.Call:
+    return ast.Call(ast.Attribute(node, "to", ast.Load()), [ast.Constant("second")], [])
+
+
+class Moved(ast.NodeTransformer):
+    """The reader's `.to(device)`, for `Transformer(…)` or for `fit(model, …)`."""
+
+    def __init__(self, called: str):
+        self.called = called
+
+    def visit_Call(self, node: ast.Call) -> ast.Call:
+        self.generic_visit(node)
+        if not isinstance(node.func, ast.Name) or node.func.id != self.called:
+            return node
+        if self.called == "Transformer":
+            return moved(node)
+        node.args[0] = moved(node.args[0])
+        return node
+
+
+def failures(name: str) -> list[str]:
+    """What goes wrong there, cell by cell."""
+    os.environ["MPLBACKEND"] = "agg"
+    os.chdir(NBS)
+    begin()
+    found, there, said = [], {"__name__": "__main__"}, io.StringIO()
+    reader = Moved("Transformer" if name < "08" else "fit")
+    for cell in read(NBS / f"{name}.ipynb", as_version=4).cells:
+        if cell.cell_type != "code" or "nbdev_export()" in cell.source:
+            continue
+        tree = ast.fix_missing_locations(reader.visit(ast.parse(cell.source)))
+        try:
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+                exec(compile(tree, f"{name}, cell {cell.id}", "exec"), there)
+        except Exception as error:
+            first = (str(error).splitlines() or [""])[0]
+            found.append(f"{cell.id}: {type(error).__name__}: {first}")
+    return found
+
+
+if __name__ == "__main__":
+    names = sys.argv[1:] or [path.stem for path in sorted(NBS.glob("*.ipynb"))]
+    wrong = 0
+    with multiprocessing.get_context("spawn").Pool(2, maxtasksperchild=1) as pool:
+        for name, found in zip(names, pool.imap(failures, names, 1)):
+            print(name, *(found or ["ok"]), sep="\n  ", flush=True)
+            wrong += len(found)
+    sys.exit(bool(wrong))
