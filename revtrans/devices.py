@@ -183,11 +183,11 @@ def process_group(device: str | None = None) -> Iterator[None]:
             errors.check_device(own)
             torch.cuda.set_device(own)
         yield
+        if rank == 0:
+            store.set("written", "")
+        store.wait(["written"], timedelta(days=1))  # the first may write and draw for long
         # Right after an exchange a thread of the group may still free tensors: Python must not end.
-        # The first may write and draw for long, so this wait has a patience of its own.
-        last = dist.BarrierOptions()
-        last.timeout = timedelta(days=1)
-        dist.group.WORLD.barrier(opts=last).wait()
+        dist.barrier()
     except (Exception, KeyboardInterrupt) as error:
         if not _is_first_to_fail(store, rank):
             code = 128 + error.args[0] if isinstance(error, KeyboardInterrupt) else 1

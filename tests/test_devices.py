@@ -210,6 +210,10 @@ def test_dropout_differs_between_processes_and_is_the_same_again(two):
     assert_same(first["files"]["dropout"][2], first["dropout"][1], 0)
 
 
+def test_the_second_device_is_made_for_its_own_checks_alone():
+    assert not hasattr(torch, "second"), "it takes a C++ compiler, which not everybody has"
+
+
 @pytest.mark.parametrize("parts", [3, 8])
 def test_parts_of_a_batch_give_the_gradients_of_the_whole(parts):
     losses, weights, _ = losses_and_weights(label_smoothing=0.1)

@@ -4,8 +4,11 @@ Not the recurrent models: PyTorch sends an LSTM on a device other than the proce
 kernel, and the processor, which computes for this device, has none.
 """
 
+import device
 import pytest
 import torch
+
+device.begin()  # before the library is read
 
 from revtrans.by_hand import hand_made
 from revtrans.data import ReversalTask
