@@ -24,7 +24,7 @@ from revtrans.model import Transformer, TransformerConfig, more_schemes
 
 from .common import show
 
-PROGRAM = [sys.executable, "-m", "revtrans.cli"]
+PROGRAM = [sys.executable, "-m", "revtrans"]
 SIZES = {"symbols": "abcde", "max_length": 4, "d_model": 16, "n_heads": 2, "d_ff": 32}
 # Of a size that takes some time to be written.
 KILLED = {"symbols": "abcde", "max_length": 4, "d_model": 256, "d_ff": 512, "n_layers": 1}

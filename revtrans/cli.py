@@ -364,8 +364,3 @@ def _run(arguments: argparse.Namespace) -> int:
     finally:
         torch.set_num_threads(threads)
     return 0
-
-# %% ../nbs/24_command_line.ipynb #export-module
-#| eval: false
-if __name__ == "__main__":
-    raise SystemExit(main())
