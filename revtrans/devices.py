@@ -182,9 +182,11 @@ def process_group(device: str | None = None) -> Iterator[None]:
             own = f"cuda:{os.environ['LOCAL_RANK']}"
             errors.check_device(own)
             torch.cuda.set_device(own)
-        yield
-        if rank == 0:
-            store.set("written", "")
+        try:
+            yield
+        finally:
+            if rank == 0:
+                store.set("written", "")
         store.wait(["written"], timedelta(days=1))  # the first may write and draw for long
         # Right after an exchange a thread of the group may still free tensors: Python must not end.
         dist.barrier()

@@ -30,11 +30,17 @@ NBS = Path(__file__).resolve().parent.parent / "nbs"
 ES = NBS / "es"
 TOLD = """\
 #| hide
+# Lo que la biblioteca escribe en las imágenes, en español.
 from matplotlib.text import Text
 
 WORDS = {words}
-as_given = Text.set_text
-Text.set_text = lambda text, words: as_given(text, WORDS.get(words, words))"""
+
+
+def in_spanish(text, s, given=Text.set_text):
+    given(text, WORDS.get(s, s))
+
+
+Text.set_text = in_spanish"""
 LIBRARY = re.compile(r"(?m)^#\| (?:default_exp|export)\b.*\n?|^.*nbdev_export\(\).*\n?")
 
 

@@ -318,6 +318,13 @@ def test_torchrun_trains_as_one_process_does(tmp_path, capsys, monkeypatch):
     assert_same(one, two, 1e-5, but="key.bias")
 
 
+def of_two(script: Path) -> subprocess.CompletedProcess:
+    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(script)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    options = {"capture_output": True, "text": True, "timeout": 30}
+    return subprocess.run(run, cwd=script.parent, env=environment, **options)
+
+
 def test_no_process_ends_before_the_first_has_written(tmp_path):
     script = tmp_path / "train.py"
     script.write_text("""
@@ -336,7 +343,19 @@ with process_group("cpu"):
 if not first:
     print(Path("written").exists())
 """)
-    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(script)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(run, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    done = of_two(script)
     assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
+
+
+def test_nobody_waits_for_a_first_that_fails(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text("""
+from revtrans.devices import is_first, process_group
+
+with process_group("cpu"):
+    if is_first():
+        raise OSError("the disk is full")
+""")
+    done = of_two(script)  # who waits ignores torchrun's SIGTERM, and is killed after 30 s
+    assert done.returncode == 1 and done.stderr.count("OSError: the disk is full") == 1
+    assert "Signal 9" not in done.stderr and "SIGKILL" not in done.stderr, done.stderr

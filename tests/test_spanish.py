@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 import spanish
 from check_notebooks import about
+from matplotlib.text import Text
 from nbformat import NotebookNode, read
 from series import NAMES as SERIES
 
@@ -116,6 +117,14 @@ def test_what_pictures_say_in_both_languages_is_names(name):
     shared = drawn(ours) & drawn(spanish.english(name).cells)
     words = {word for word in shared if re.search("[A-Za-z]{3}", word)}
     assert not {word for word in words if not NAMES_DRAWN.fullmatch(word)}
+    assert set(spanish.table(name).get("pictures", {}).values()) <= drawn(ours)
+
+
+def test_what_tells_matplotlib_may_run_twice(monkeypatch):
+    monkeypatch.setattr(Text, "set_text", Text.set_text)  # put back afterwards
+    for _ in range(2):
+        exec(spanish.TOLD.replace("{words}", '{"step": "paso"}'), {})
+    assert [Text(0, 0, word).get_text() for word in ("step", "loss")] == ["paso", "loss"]
 
 
 @pytest.mark.parametrize("name", NAMES)

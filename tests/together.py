@@ -13,7 +13,9 @@ def together(processes: int, function: Callable, *given: object) -> list:
     with tempfile.TemporaryDirectory() as folder:
         place = (processes, Path(folder), function, given)
         torch.multiprocessing.spawn(_one_of_them, place, nprocs=processes)
-        return [torch.load(Path(folder) / str(rank), weights_only=True) for rank in range(processes)]
+        return [
+            torch.load(Path(folder) / str(rank), weights_only=True) for rank in range(processes)
+        ]
 
 
 def _one_of_them(rank: int, processes: int, folder: Path, function: Callable, given: tuple) -> None:
