@@ -321,8 +321,7 @@ def test_torchrun_trains_as_one_process_does(tmp_path, capsys, monkeypatch):
 def of_two(script: Path) -> subprocess.CompletedProcess:
     run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(script)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    options = {"capture_output": True, "text": True, "timeout": 30}
-    return subprocess.run(run, cwd=script.parent, env=environment, **options)
+    return subprocess.run(run, capture_output=True, text=True, cwd=script.parent, env=environment)
 
 
 def test_no_process_ends_before_the_first_has_written(tmp_path):
@@ -350,12 +349,14 @@ if not first:
 def test_nobody_waits_for_a_first_that_fails(tmp_path):
     script = tmp_path / "train.py"
     script.write_text("""
+import signal
 from revtrans.devices import is_first, process_group
 
+signal.signal(signal.SIGTERM, lambda *_: None)  # noted, so that torchrun's does not end the wait
 with process_group("cpu"):
     if is_first():
         raise OSError("the disk is full")
 """)
-    done = of_two(script)  # who waits ignores torchrun's SIGTERM, and is killed after 30 s
+    done = of_two(script)
     assert done.returncode == 1 and done.stderr.count("OSError: the disk is full") == 1
-    assert "Signal 9" not in done.stderr and "SIGKILL" not in done.stderr, done.stderr
+    assert "SIGKILL" not in done.stderr, "the other was still waiting after half a minute"
