@@ -12,6 +12,7 @@ from . import (
     answers,
     claims,
     devices,
+    gpu,
     ideas,
     inputs,
     length,
@@ -26,6 +27,7 @@ from .common import RESULTS, store
 
 QUICK_RECIPES = (training.BASE, "batches by length", "Muon")
 QUICK_LENGTH = {"seeds": 1, "steps": 5, "n": 20, "lengths": (20, 41), "partial": None}
+QUICK_GPU = {"sizes": (64,), "batches": (32,), "lengths": (16,)}
 QUICK_X = (training.X_BEST, "the same, 400 steps")
 
 # Each study with what --quick gives it: as little as shows that it still runs.
@@ -60,6 +62,10 @@ STUDIES = {
     "kills": (survival.kills, {"rounds": 2, "steps": 30}),
     "processes": (devices.processes, {"rounds": 1, "steps": 2, "sizes": ((64, 32),)}),
     "restarts": (devices.restarts, {"rounds": 1, "steps": 20}),
+    "gpu_step": (gpu.step, {"rounds": 1, "device": "cpu", "compiled": (), **QUICK_GPU}),
+    "gpu_decoding": (gpu.decoding, {"rounds": 1, "device": "cpu", **QUICK_GPU}),
+    "gpu_step_time": (gpu.step_time, {"rounds": 1, "lengths": (8, 16), "device": "cpu"}),
+    "gpu_precision": (gpu.precision, {"seeds": 1, "steps": 10, "n_test": 100, "device": "cpu"}),
     "files": (survival.files, {"n": 100}),
     "inputs": (inputs.inputs, {"n": 5}),
     "answers": (answers.answers, {"n": 40}),
@@ -79,10 +85,15 @@ def main() -> int:
         return report.tables()
     if args.command == "figures":
         return report.figures()
+    names = list(STUDIES) if args.command == "all" else [args.command]
+    if not (args.quick or torch.cuda.is_available()):
+        names = [name for name in names if not name.startswith("gpu")]
+    if not names:
+        parser.error(f"{args.command} needs a GPU")
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore", message="enable_nested_tensor")  # nn.Transformer, pre-norm
     with tempfile.TemporaryDirectory() as scratch:
-        for name in STUDIES if args.command == "all" else [args.command]:
+        for name in names:
             run, small = STUDIES[name]
             print(f"== {name}", flush=True)
             settings = small if args.quick else {}

@@ -59,7 +59,9 @@ def machine() -> dict[str, object]:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     return {
+        **gpu,
         "processor": processor,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

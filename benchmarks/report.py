@@ -13,6 +13,7 @@ from . import length_tables
 from .common import RESULTS, read
 
 HERE = Path(__file__).parent
+ON_GPU = {"title": "On a GPU, long strings take the LSTM longer", "where": "one H100"}
 COLOURS = {"LSTM": "#e0a458", "LSTM + attention": "#8c6bb1", "Transformer": "#1f6f8b"}
 
 
@@ -83,6 +84,28 @@ def _claims(folder: Path) -> Iterator[Must]:
         yield Must(f"{study}: seeds for each", fewest, seeds, False)
     peak = [row["share of peak"]["median"] for row in read("limit", folder)["rows"]]
     yield Must("sizes whose share of the core's peak was measured", len(peak), 3, False)
+
+
+def _gpu(folder: Path) -> Iterator[Must]:
+    rows = read("gpu_step", folder)["rows"]
+    sizes = {(row["d_model"], row["batch"], row["length"]) for row in rows}
+    yield Must("GPU: sizes at which a training step was timed", len(sizes), 24, False)
+    large = [r for r in rows if r["d_model"] == 512 and r["batch"] >= 256 and r["length"] >= 128]
+    yield Must("GPU: of these, large ones in both precisions", len(large), 6, False)
+    worst = max(row["nn.Transformer"]["median"] for row in large)
+    yield Must("GPU: training step at these, over nn.Transformer, worst", worst, 0.9)
+    rows = read("gpu_decoding", folder)["rows"]
+    yield Must("GPU: sizes and precisions at which decoding was timed", len(rows), 36, False)
+    slower = sorted(row["x-transformers, times slower"]["median"] for row in rows)
+    yield Must("GPU: decoding, x-transformers, times slower, median", slower[18], 2, False)
+    rows = read("gpu_step_time", folder)["rows"]
+    ms = {(row["model"], row["length"]): row["ms"]["median"] for row in rows}
+    yield Must("GPU: lengths from 8 to 4,096, LSTM and Transformer", len(ms) / 3, 10, False)
+    over = ms["Transformer", 1024] / ms["LSTM", 1024]
+    yield Must("GPU: training step at length 1,024, Transformer over LSTM", over, 0.5)
+    for row in read("gpu_precision", folder)["rows"]:
+        what = f"GPU: exact match after training in {row['precision']}, worst seed"
+        yield Must(what, row["exact match"]["min"], 0.999, False)
 
 
 def _growth(folder: Path) -> Iterator[Must]:
@@ -187,7 +210,8 @@ def _answers(folder: Path) -> Iterator[Must]:
 
 
 MUSTS: list[Callable[[Path], Iterator[Must]]] = [
-    *(_training, _step, _decoding, _claims, _growth, _rest, _length, _survival, _proofs, _answers)
+    *(_training, _step, _decoding, _claims, _gpu, _growth, _rest, _length, _survival, _proofs),
+    _answers,
 ]
 
 
@@ -230,6 +254,9 @@ TABLES = {
     "recipes": ["name", "reached", "of", "steps", "seconds", "wrong"],
     "limit": None,
     "ideas": None,
+    "gpu_step": None,
+    "gpu_decoding": None,
+    "gpu_precision": None,
     "length_seconds": ["name", "reached", "of", "steps", "seconds", "over sinusoidal"],
     "length_memory": None,
     "length": None,
@@ -281,7 +308,8 @@ def table(name: str, folder: Path = RESULTS) -> str:
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     where = result["machine"]
     torch, threads = where["versions"]["torch"], where["threads"]
-    made = f"{result['date']}, {where['processor']}, {where['cores']} cores, {threads} thread"
+    core = where.get("gpu", where["processor"])
+    made = f"{result['date']}, {core}, {where['cores']} cores, {threads} thread"
     return f"{text}\n\n`{result['command']}`: {made}, torch {torch}."
 
 
@@ -323,6 +351,7 @@ def figures(folder: Path = HERE / "figures") -> int:
     drawn = {
         "accuracy": draw_accuracy(read("accuracy")["rows"]),
         "step_time": draw_step_time(read("step_time")["rows"]),
+        "gpu_step_time": draw_step_time(read("gpu_step_time")["rows"], **ON_GPU),
         "gradient": draw_gradient(read("gradient")["rows"]),
         "speed": draw_speed(),
         "length": length_tables.draw_length(read("length")["rows"]),
@@ -351,7 +380,9 @@ def draw_accuracy(rows: list[dict]) -> Figure:
     return fig
 
 
-def draw_step_time(rows: list[dict]) -> Figure:
+def draw_step_time(
+    rows: list[dict], title: str = "A training step of the LSTM is shorter", where: str = "one thread"
+) -> Figure:
     """Time of one training step against length."""
     fig, ax = plt.subplots(figsize=(5.5, 3.4), layout="constrained")
     for name, colour in COLOURS.items():
@@ -359,10 +390,8 @@ def draw_step_time(rows: list[dict]) -> Figure:
         lengths = [row["length"] for row in mine]
         ax.loglog(lengths, [row["ms"]["median"] for row in mine], "o-", color=colour, label=name)
     ax.set_xscale("log", base=2)
-    ax.set(
-        xlabel="length of the strings (symbols)", ylabel="milliseconds, one thread", xticks=lengths
-    )
-    ax.set(title="A training step of the LSTM is shorter", xticklabels=lengths)
+    ax.set(xlabel="length of the strings (symbols)", ylabel=f"milliseconds, {where}")
+    ax.set(title=title, xticks=lengths, xticklabels=lengths)
     ax.legend()
     return fig
 

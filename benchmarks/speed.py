@@ -57,13 +57,14 @@ def _padding(batch: Batch) -> float:
     return (batch.source == Vocab.pad).float().mean().item()
 
 
-def _write(state, n_strings: int, steps: int) -> None:
-    ids = torch.full((n_strings,), Vocab.bos)
+def write(state, source: torch.Tensor, steps: int) -> None:
+    """Let a decoder state write so many symbols for each string of `source`, whatever they are."""
+    ids = source.new_full((len(source),), Vocab.bos)
     for _ in range(steps):
         ids = state.step(ids).argmax(-1)
 
 
-def _strings(n: int, length: int) -> torch.Tensor:
+def random_strings(n: int, length: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.randint(Vocab.n_special, 29, (n, length), generator=generator)
 
@@ -75,7 +76,7 @@ def decoding(rounds: int = 5, lengths: tuple = (64, 128), batch: int = 64) -> li
 
 @torch.no_grad()
 def _decoding(rounds: int, length: int, batch: int) -> dict:
-    config, source = TransformerConfig(max_length=length), _strings(batch, length)
+    config, source = TransformerConfig(max_length=length), random_strings(batch, length)
     ours, theirs, early, x = (model.eval() for model in models(config))
     assert greedy(ours, source, length).shape[1] == length, "must not stop early"
     assert beam_search(ours, source, 4, length)[0].shape[1] == length
@@ -84,8 +85,8 @@ def _decoding(rounds: int, length: int, batch: int) -> dict:
     times = interleaved(
         {
             "revtrans": lambda: greedy(ours, source, length),
-            "torch.nn.Transformer": lambda: _write(Recompute(theirs, source), batch, length),
-            "tutorial": lambda: _write(Recompute(early, source), batch, length),
+            "torch.nn.Transformer": lambda: write(Recompute(theirs, source), source, length),
+            "tutorial": lambda: write(Recompute(early, source), source, length),
             "x-transformers": lambda: x.generate(source, length),
             "beam": lambda: beam_search(ours, source, 4, length),
             "copy": lambda: [plain.copy_(read) for _ in range(50)],
@@ -122,8 +123,8 @@ def growth(rounds: int = 5, lengths: tuple = (16, 32, 64, 128, 256, 512, 1024)) 
     states = {}
     for length in lengths:
         model = Transformer(TransformerConfig(max_length=length), 0).eval()
-        source = _strings(16, length)
-        states[length] = lambda m=model, s=source, n=length: _write(FastState(m, s), 16, n)
+        source = random_strings(16, length)
+        states[length] = lambda m=model, s=source, n=length: write(FastState(m, s), s, n)
     times = interleaved(states, rounds)
     first = times[lengths[0]]
     return [
@@ -158,14 +159,14 @@ def decode_once(kind: str, length: int, batch: int) -> Callable[[], None]:
 
     The last step recomputes all that is written, so it is the one with the highest peak.
     """
-    config, source = TransformerConfig(max_length=length), _strings(batch, length)
+    config, source = TransformerConfig(max_length=length), random_strings(batch, length)
     theirs = kind.startswith("torch")
     model = (TorchTransformer if theirs else Transformer)(config, 0).eval()
 
     @torch.no_grad()
     def run() -> None:
         if kind == "cached":
-            return _write(FastState(model, source), batch, length)
+            return write(FastState(model, source), source, length)
         state = Recompute(model, source) if theirs else PlainState(model, source)
         state.written = source[:, 1:]
         state.step(source[:, 0])

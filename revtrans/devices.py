@@ -177,11 +177,14 @@ def process_group(device: str | None = None) -> Iterator[None]:
     # Workers that are started again find what was written to the store before; so they look apart.
     store = dist.PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
     try:
-        dist.init_process_group(store=store, rank=rank, world_size=processes, timeout=PATIENCE)
+        backend, own = "gloo", None
         if torch.cuda.is_available() and device != "cpu":
             own = f"cuda:{os.environ['LOCAL_RANK']}"
             errors.check_device(own)
+            backend, own = "cpu:gloo,cuda:nccl", torch.device(own)
             torch.cuda.set_device(own)
+        place = {"store": store, "rank": rank, "world_size": processes}
+        dist.init_process_group(backend, timeout=PATIENCE, device_id=own, **place)
         try:
             yield
         finally:

@@ -34,7 +34,7 @@ RANKS = [
     {"exercises", "page"},
     {"cli"},
 ]
-MODULES = {name: PACKAGE / f"{name}.py" for rank in RANKS for name in rank - {"exercises"}}
+MODULES = {name: PACKAGE / f"{name}.py" for rank in RANKS for name in sorted(rank - {"exercises"})}
 for path in (PACKAGE / "exercises").glob("*.py"):
     MODULES[f"exercises.{path.stem}"] = path
 

@@ -1,4 +1,7 @@
-"""Make the device 'second' known to PyTorch; needs a C++ compiler and ninja, and half a minute."""
+"""The second device: a GPU if there is one; if not, the processor plays one, named 'second'.
+
+Building that one needs a C++ compiler and ninja, and half a minute.
+"""
 
 import tempfile
 from pathlib import Path
@@ -7,9 +10,13 @@ from types import ModuleType
 import torch
 from torch.utils.cpp_extension import load
 
+NAME = "cuda" if torch.cuda.is_available() else "second"
+
 
 def begin() -> None:
-    """Build the device, and give it a generator's state, so that dropout can be repeated."""
+    """Make the device known to PyTorch, with a generator's state, so that dropout can be repeated."""
+    if NAME == "cuda":
+        return
     source, build = str(Path(__file__).with_name("device.cpp")), tempfile.mkdtemp()
     built = load("second_device", [source], build_directory=build, extra_cflags=["-O1"])
     torch.utils.rename_privateuse1_backend("second")

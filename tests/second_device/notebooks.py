@@ -1,6 +1,6 @@
 """Each notebook on a second device: `python tests/second_device/notebooks.py [NAME ...]`.
 
-Every cell runs as it stands but for a reader's `.to("second")`: on the first shelf behind each
+Every cell runs as it stands but for a reader's `.to(device)`: on the first shelf behind each
 model that is made, in the other notebooks where one is trained. Ends with 1 if a cell fails, and
 says which do.
 """
@@ -14,20 +14,21 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from device import begin
+from device import NAME, begin
 from nbformat import read
 
 NBS = Path(__file__).parents[2] / "nbs"
-# Not 01 and 08, whose LSTMs this device cannot run, nor 11, which measures while it trains, nor
-# the pages that compare with what the processor computes.
+# Not 11, which measures while it trains, nor the pages that compare with what the processor
+# computes. 01 and 08 have LSTMs, which only a GPU can run, not the processor that plays one.
 NAMES = [
     *("04_encoder_decoder", "05_training", "06_decoding", "07_attention_maps", "09_longer"),
     *("10_by_hand", "12_all_strings", "13_your_task", "index"),
+    *(("01_recurrence", "08_claims_measured") if NAME == "cuda" else ()),
 ]
 
 
 def moved(node: ast.expr) -> ast.Call:
-    return ast.Call(ast.Attribute(node, "to", ast.Load()), [ast.Constant("second")], [])
+    return ast.Call(ast.Attribute(node, "to", ast.Load()), [ast.Constant(NAME)], [])
 
 
 class Moved(ast.NodeTransformer):
@@ -53,7 +54,7 @@ def failures(name: str) -> list[str]:
     os.chdir(NBS)
     begin()
     found, there, said = [], {"__name__": "__main__"}, io.StringIO()
-    reader = Moved(*(("Transformer", "Peeking") if name < "08" else ("fit",)))
+    reader = Moved(*(("Transformer", "Peeking") if "04" <= name < "08" else ("fit",)))
     for cell in read(NBS / f"{name}.ipynb", as_version=4).cells:
         if cell.cell_type != "code" or "nbdev_export()" in cell.source:
             continue
@@ -63,7 +64,8 @@ def failures(name: str) -> list[str]:
                 exec(compile(tree, f"{name}, cell {cell.id}", "exec"), there)
         except Exception as error:
             first = (str(error).splitlines() or [""])[0]
-            found.append(f"{cell.id}: {type(error).__name__}: {first}")
+            printed = " | ".join(said.getvalue().splitlines()[-3:])
+            found.append(f"{cell.id}: {type(error).__name__}: {first} (printed last: {printed})")
     return found if reader.count else ["no model was moved"]
 
 

@@ -1,7 +1,7 @@
 """Everything public on a second device: `pytest tests/second_device/try_it.py`, from .ci/full.
 
-Not the recurrent models: PyTorch sends an LSTM on a device other than the processor to one fused
-kernel, and the processor, which computes for this device, has none.
+The recurrent models only on a GPU: PyTorch sends an LSTM on a device other than the processor to
+one fused kernel, and the processor, where it plays the device, has none.
 """
 
 import device
@@ -17,6 +17,7 @@ from revtrans.files import load, resumable_fit, save
 from revtrans.model import Transformer, TransformerConfig, more_schemes
 from revtrans.pairs import PairsTask
 from revtrans.plotting import antidiagonal_score, attention_maps, plot_heads
+from revtrans.recurrent import Recurrent, RecurrentConfig
 from revtrans.training import exact_match, fit, predict, token_accuracy
 
 TASK = ReversalTask("abcde", max_length=5)
@@ -27,8 +28,8 @@ OPTIONS = {"steps": 6, "batch_size": 8, "eval_every": 3, "eval_size": 8, "progre
 
 def test_the_device_does_not_mix_and_counts_rightly():
     x = torch.arange(6.0).view(2, 3)
-    there = x.to("second")
-    assert there.device.type == "second" and torch.equal((there @ there.mT).cpu(), x @ x.mT)
+    there = x.to(device.NAME)
+    assert there.device.type == device.NAME and torch.equal((there @ there.mT).cpu(), x @ x.mT)
     with pytest.raises(RuntimeError, match=r"on the same device|on 'second' and on the cpu"):
         there + x
     assert torch.equal(there[torch.tensor([1])].cpu(), x[1:])
@@ -36,7 +37,7 @@ def test_the_device_does_not_mix_and_counts_rightly():
 
 def pair(name: str) -> tuple[Transformer, Transformer]:
     made = [Transformer(TransformerConfig(**SIZES, positions=name)) for _ in range(2)]
-    return made[0], made[1].to("second")
+    return made[0], made[1].to(device.NAME)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,8 +59,18 @@ def test_each_scheme_trains_and_answers_there_as_on_the_processor(name, tmp_path
     maps = attention_maps(there, "abcd")
     plot_heads(maps.cross, maps.written, list(maps.source))
     save(there, tmp_path / "model")
-    again = load(tmp_path / "model", "second")
+    again = load(tmp_path / "model", device.NAME)
     assert reverse(again, words) == reverse(there, words)
+
+
+@pytest.mark.skipif(device.NAME != "cuda", reason="an LSTM needs a GPU's own kernel")
+def test_the_recurrent_models_train_and_answer_there_as_on_the_processor():
+    for attention in (False, True):
+        config = RecurrentConfig("abcde", max_length=5, d_model=16, attention=attention)
+        here, there = (Recurrent(config).to(name) for name in ("cpu", device.NAME))
+        histories = [fit(model, TASK, **OPTIONS) for model in (here, there)]
+        torch.testing.assert_close(histories[1].loss, histories[0].loss, rtol=1e-4, atol=1e-5)
+        assert reverse(there, ["abcd", "e", ""]) == reverse(here, ["abcd", "e", ""])
 
 
 def test_parts_and_half_precision_work_there():
@@ -70,7 +81,7 @@ def test_parts_and_half_precision_work_there():
 
 def test_a_training_goes_on_there_bit_for_bit(tmp_path):
     def make():
-        return Transformer(TransformerConfig(**SIZES, dropout=0.2)).to("second")
+        return Transformer(TransformerConfig(**SIZES, dropout=0.2)).to(device.NAME)
 
     class PowerFailure(Exception):
         pass
@@ -94,10 +105,10 @@ def test_the_rest_of_the_library_there():
             max_length=4,
             **{name: SIZES[name] for name in ("d_model", "n_heads", "d_ff")},
         )
-    ).to("second")
+    ).to(device.NAME)
     fit(model, pairs, **OPTIONS)
     sample = pairs.sample(4, torch.Generator().manual_seed(0))
     predicted = predict(model, sample)
     assert 0 <= exact_match(predicted, sample.labels) <= token_accuracy(predicted, sample.labels)
-    by_hand = hand_made("abcd", max_length=6).to("second")
+    by_hand = hand_made("abcd", max_length=6).to(device.NAME)
     assert reverse(by_hand, ["abcd", "dcba", "a"]) == ["dcba", "abcd", "a"]
