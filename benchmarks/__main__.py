@@ -88,7 +88,7 @@ def main() -> int:
     names = list(STUDIES) if args.command == "all" else [args.command]
     if not (args.quick or torch.cuda.is_available()):
         names = [name for name in names if not name.startswith("gpu")]
-    if not names:
+    if args.command.startswith("gpu") and not names:
         parser.error(f"{args.command} needs a GPU")
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore", message="enable_nested_tensor")  # nn.Transformer, pre-norm

@@ -59,9 +59,7 @@ def machine() -> dict[str, object]:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
-    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     return {
-        **gpu,
         "processor": processor,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -69,12 +67,16 @@ def machine() -> dict[str, object]:
     }
 
 
+def _gpu() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+
+
 def store(name: str, rows: list[dict], folder: Path, **settings: object) -> None:
     """Write one study's rows to folder/NAME.json, all or nothing."""
     result = {
         "command": f"python -m benchmarks {name}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "machine": machine(),
+        "machine": machine() | ({"gpu": _gpu()} if name.startswith("gpu") else {}),
         "settings": settings,
         "rows": rows,
     }

@@ -12,8 +12,9 @@ from revtrans import packed as fast
 from revtrans.attention import merge_heads
 from revtrans.data import ReversalTask, Vocab
 from revtrans.decoding import greedy, start
+from revtrans.devices import evaluating
 from revtrans.model import FeedForward, Transformer, TransformerConfig
-from revtrans.training import evaluating, fit
+from revtrans.training import fit
 
 from .common import interleaved, ratio, spread
 from .training import one_step

@@ -102,7 +102,9 @@ def _pool(tests: list[dict]) -> dict:
         means = [sum(t["tokens"] for t in found) / len(found) for found in seeds.values()]
         line["symbols right"] = spread(means)
     parts = [sum(t["exact"] / t["n"] for t in found) / len(found) for found in seeds.values()]
-    return line | {"strings exact": spread(parts), "95 % interval": list(wilson(exact, n))}
+    even = len({test["n"] for test in tests}) == 1  # if not, shares of lengths and strings differ
+    interval = list(wilson(exact, n)) if even else None
+    return line | {"strings exact": spread(parts), "95 % interval": interval}
 
 
 def figures(rows: list[dict]) -> Iterator[tuple[str, float, float, bool]]:

@@ -23,9 +23,9 @@ from revtrans.attention import (
     split_heads,
 )
 from .data import Vocab, make_batch
+from .devices import evaluating
 from .model import Transformer
-from .packed import FastState, as_written, attends_plainly
-from .training import evaluating
+from .packed import FastState, as_written, attends_plainly, of_like_length
 
 # %% ../nbs/06_decoding.ipynb #export-decoderstate
 @runtime_checkable
@@ -144,17 +144,12 @@ def greedy(
     answer lies where `source` lies.
     Raises InputValueError if `max_steps` or `temperature` is out of range.
     """
-    errors.check_model(model)
-    errors.check_ids(len(model.vocab), source=source)
-    errors.check_flag("cache", cache)
-    max_steps = errors.check_steps(model, max_steps)
-    if temperature != 0:
-        errors.check_positive("temperature", temperature)
+    most = errors.check_decoding(model, source, max_steps, cache, temperature=temperature)
     with evaluating(model) as device:
         state = start(model, source.to(device), cache)
         ids, written = source.new_full((len(source),), Vocab.bos, device=device), []
         done = torch.zeros_like(ids, dtype=torch.bool)
-        for _ in range(max_steps):
+        for _ in range(most):
             ids = pick(state.step(ids), temperature, generator).masked_fill(done, Vocab.pad)
             written.append(ids)
             done |= ids == Vocab.eos
@@ -177,21 +172,16 @@ def beam_search(
     length to the power of `length_penalty`. Both results lie where `source` lies.
     Raises InputValueError if `beam`, `max_steps` or `length_penalty` is out of range.
     """
-    errors.check_model(model)
-    errors.check_ids(len(model.vocab), source=source)
     errors.check_whole("beam", beam, most=1000)
-    errors.check_flag("cache", cache)
-    if length_penalty != 0:
-        errors.check_positive("length_penalty", length_penalty)
-    max_steps, n = errors.check_steps(model, max_steps), len(source)
+    most = errors.check_decoding(model, source, max_steps, cache, length_penalty=length_penalty)
     with evaluating(model) as device:
-        state = start(model, source.to(device), cache)
+        state, n = start(model, source.to(device), cache), len(source)
         ids = source.new_full((n,), Vocab.bos, device=device)
         written, length = ids[:, None], torch.zeros_like(ids)
         done = torch.zeros_like(ids, dtype=torch.bool)
         scores, string = torch.zeros(n, 1, device=device), torch.arange(n, device=device)[:, None]
         only_pad = (torch.arange(len(model.vocab), device=device) == Vocab.pad).log()  # 0 or −∞
-        for _ in range(max_steps):
+        for _ in range(most):
             log_p = state.step(ids).log_softmax(-1)
             log_p = torch.where(done[:, None], only_pad, log_p)
             length += ~done
@@ -230,10 +220,7 @@ def reverse(model: nn.Module, text: str | Sequence[str], beam: int = 1) -> str |
     if isinstance(text, str):
         return reverse(model, [text], beam)[0]
     lengths, results = errors.check_readable(model, text), [""] * len(text)
-    order = sorted(filter(lengths.__getitem__, range(len(text))), key=lambda i: -lengths[i])
-    while order:  # the longest first, together with others of about its length
-        rows = min(256, max(1, 2**14 // (lengths[order[0]] * beam)))
-        chunk, order = order[:rows], order[rows:]
+    for chunk in of_like_length(lengths, 2**14 // beam):
         source = make_batch(model.vocab, [text[i] for i in chunk], [""] * len(chunk)).source
         ids = greedy(model, source) if beam == 1 else beam_search(model, source, beam)[0]
         for i, row in zip(chunk, ids.tolist()):

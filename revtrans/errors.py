@@ -7,9 +7,11 @@ __all__ = ['RevtransError', 'InputValueError', 'InputTypeError', 'FileError', 'T
            'check_share', 'check_positive', 'check_flag', 'check_choice', 'check_function', 'check_tensor', 'check_ids',
            'check_has', 'check_model', 'check_finite', 'check_device', 'check_symbols', 'check_text', 'check_texts',
            'check_decodable', 'check_lengths', 'check_held_out', 'check_draw', 'check_pairs', 'check_sources',
-           'check_answer', 'check_config', 'check_training', 'check_steps', 'check_readable']
+           'check_answer', 'check_config', 'check_training', 'check_loss', 'check_steps', 'check_decoding',
+           'check_readable']
 
 # %% ../nbs/21_errors.ipynb #b411bab9
+import math
 import operator
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -304,6 +306,13 @@ def check_training(training: object) -> None:
             f"the task's max_length {task.max_length} is above the model's {reads}"
         )
 
+
+def check_loss(loss: float, step: int, rate: float) -> None:
+    """Raise TrainingError unless the loss at this step, with this learning rate, is finite."""
+    if not math.isfinite(loss):
+        where = f"at step {step}, with learning rate {rate:.2e}"
+        raise TrainingError(f"the loss is {loss} {where}")
+
 # %% ../nbs/21_errors.ipynb #export-check-steps
 def check_steps(model: object, max_steps: object) -> int:
     """`max_steps`, or the most that `model` writes. Raises InputValueError if it is above that."""
@@ -312,6 +321,19 @@ def check_steps(model: object, max_steps: object) -> int:
         return limit
     check_whole("max_steps", max_steps, most=limit)
     return max_steps
+
+
+def check_decoding(
+    model: object, source: object, max_steps: object, cache: object, **factors: object
+) -> int:
+    """The steps that decoding may take. Raises unless it can be done, with factors from 0 on."""
+    check_model(model)
+    check_ids(len(model.vocab), source=source)
+    check_flag("cache", cache)
+    for name, factor in factors.items():
+        if factor != 0:
+            check_positive(name, factor)
+    return check_steps(model, max_steps)
 
 
 def check_readable(model: object, texts: object) -> list[int]:

@@ -483,11 +483,11 @@ def resumable_fit(
                     write_checkpoint(path, training, settings)
                 kept = done
             if asked and done < training.steps:
-                raise KeyboardInterrupt  # `run` ends as it does after Ctrl-C
+                raise KeyboardInterrupt  # `watched` ends as it does after Ctrl-C
 
         with devices.seeded(training.seed, training.device):
             kept = go_on(path, training, settings)
-            history = training.run(progress, callback, after_step=keep)
+            history = devices.watched(training, progress, callback, after_step=keep)
     asked = asked or (noted[0] if noted else 0)  # a second Ctrl-C does not wait for the question
     history.interrupted = asked if len(history.loss) < training.steps else 0
     return history

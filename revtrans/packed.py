@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['BLOCKS', 'Packing', 'project', 'mean_of_values', 'attend_packed', 'Packed', 'as_written', 'attends_plainly', 'packed',
-           'low_unless', 'Room', 'stacked', 'look', 'FastState']
+           'of_like_length', 'low_unless', 'Room', 'stacked', 'look', 'FastState']
 
 # %% ../nbs/20_packing.ipynb #packing-imports
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -170,6 +170,15 @@ def attends_plainly(model: Transformer) -> bool:
 def packed(model: nn.Module) -> nn.Module:
     """`model` packed, if it is made of the library's own blocks; if not, as it is."""
     return Packed(model) if as_written(model) else model
+
+# %% ../nbs/20_packing.ipynb #export-of-like-length
+def of_like_length(lengths: Sequence[int], symbols: int) -> Iterator[list[int]]:
+    """Groups of places in `lengths`, the longest first: at most 256, and `symbols` in a batch."""
+    order = sorted(filter(lengths.__getitem__, range(len(lengths))), key=lambda i: -lengths[i])
+    while order:
+        rows = min(256, max(1, symbols // lengths[order[0]]))
+        yield order[:rows]
+        order = order[rows:]
 
 # %% ../nbs/20_packing.ipynb #export-room
 def low_unless(mask: Bool[Tensor, "*shape"], like: Tensor) -> Float[Tensor, "*shape"]:

@@ -29,9 +29,10 @@ from . import errors
 from .attention import padding_mask
 from .data import Vocab, make_batch
 from .decoding import reverse
+from .devices import evaluating
 from .errors import InputTypeError, InputValueError
 from .model import Transformer
-from .training import History, evaluating
+from .training import History
 
 # %% ../nbs/07_attention_maps.ipynb #export-antidiagonal-score
 def antidiagonal_score(weights: Float[Tensor, "*heads target source"]) -> Float[Tensor, "*heads"]:

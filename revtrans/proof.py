@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from . import errors
 from .attention import MultiHeadAttention
 from .data import Vocab, reversed_target
+from .devices import evaluating
 from .errors import InputValueError
 from .model import FeedForward, Transformer
 from .packed import as_written
 from .schemes import EndWindow, Local
-from .training import evaluating
 
 # %% ../nbs/12_all_strings.ipynb #export-margins
 def margins(model: nn.Module, source: Int[Tensor, "batch source"]) -> Float[Tensor, " batch"]:

@@ -47,6 +47,40 @@ def losses_and_weights(double: bool = True, dropout: float = 0.0, **recipe) -> t
     return history.loss, trained.state_dict(), history.exact_match
 
 
+class Begun(Exception):
+    def __init__(self, *given: object):
+        super().__init__()
+        self.given = given
+
+
+@pytest.mark.parametrize(
+    ("device", "backend"),
+    [
+        (None, "cpu:gloo,cuda:nccl"),
+        ("cuda", "cpu:gloo,cuda:nccl"),
+        ("cpu", "gloo"),
+        ("cpu:0", "gloo"),
+    ],
+)
+def test_processes_that_want_no_gpu_exchange_without_one(device, backend, monkeypatch):
+    def begun(backend: str, **options) -> None:
+        raise Begun(backend, options["device_id"])
+
+    store = torch.distributed.HashStore()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr("torch.distributed.is_torchelastic_launched", lambda: True)
+    monkeypatch.setattr("torch.distributed.rendezvous", lambda url: iter([(store, 1, 2)]))
+    monkeypatch.setattr("torch.distributed.init_process_group", begun)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.set_device", lambda device: None)
+    monkeypatch.setattr("revtrans.errors.check_device", lambda device: None)
+    with pytest.raises(Begun) as error, process_group(device):
+        pass
+    own = None if backend == "gloo" else torch.device("cuda:1")
+    assert error.value.given == (backend, own)
+
+
 class Unwrapped(Shared):
     """Goes through the model itself, and not through what is wrapped around it."""
 

@@ -14,7 +14,7 @@ NAME = "cuda" if torch.cuda.is_available() else "second"
 
 
 def begin() -> None:
-    """Make the device known to PyTorch, with a generator's state, so that dropout can be repeated."""
+    """Make the device known to PyTorch, with a generator's state, so that dropout can repeat."""
     if NAME == "cuda":
         return
     source, build = str(Path(__file__).with_name("device.cpp")), tempfile.mkdtemp()

@@ -18,11 +18,11 @@ from device import NAME, begin
 from nbformat import read
 
 NBS = Path(__file__).parents[2] / "nbs"
-# Not 11, which measures while it trains, nor the pages that compare with what the processor
-# computes. 01 and 08 have LSTMs, which only a GPU can run, not the processor that plays one.
+# Not the pages that compare with what the processor computes. 01 and 08 have LSTMs, which only a
+# GPU can run, not the processor that plays one.
 NAMES = [
     *("04_encoder_decoder", "05_training", "06_decoding", "07_attention_maps", "09_longer"),
-    *("10_by_hand", "12_all_strings", "13_your_task", "index"),
+    *("10_by_hand", "11_mechanism", "12_all_strings", "13_your_task", "index"),
     *(("01_recurrence", "08_claims_measured") if NAME == "cuda" else ()),
 ]
 
@@ -64,8 +64,9 @@ def failures(name: str) -> list[str]:
                 exec(compile(tree, f"{name}, cell {cell.id}", "exec"), there)
         except Exception as error:
             first = (str(error).splitlines() or [""])[0]
-            printed = " | ".join(said.getvalue().splitlines()[-3:])
-            found.append(f"{cell.id}: {type(error).__name__}: {first} (printed last: {printed})")
+            if isinstance(error, AssertionError):
+                first += f", after: {' | '.join(said.getvalue().splitlines()[-2:])}"
+            found.append(f"{cell.id}: {type(error).__name__}: {first}")
     return found if reader.count else ["no model was moved"]
 
 
