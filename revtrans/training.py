@@ -219,7 +219,7 @@ def fit(
     processes if there is a process group. `callback(step, model)` is called after each
     measurement. Ctrl-C ends it early. Returns the history. In one process, at most one training
     with dropout at a time is sure to repeat itself. Raises InputValueError or
-    InputTypeError for what cannot be, TrainingError if the loss is not finite.
+    InputTypeError for invalid settings, TrainingError if the loss is not finite.
     """
     training = begin(model, task, **recipe)
     with seeded(training.seed, training.device):
