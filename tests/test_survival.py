@@ -34,8 +34,8 @@ print("done")
 
 
 WRONG = {
-    "beam_search": "lambda *given: (right(*given)[0].clamp(max=4), right(*given)[1])",
-    "reverse, translate": "lambda of, text, beam: right(of, text, 1)",
+    "beam_search": "lambda *given: (right(*given)[0], right(*given)[1] + 1)",
+    "reverse, translate": "lambda *given: right(*given) * 2",
     "Vocab.encode": "lambda text: right(''.join(s for s in text if s in 'abc'))",
     "attention_maps": "lambda *given: flipped(right(*given))",
     "fit": "standing_still",
@@ -46,6 +46,7 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_answer_is_noticed(name):
+    n = 200 if name == "the command line" else 40  # few command lines are sensible
     code = f"""
 from dataclasses import replace
 import torch
@@ -62,7 +63,7 @@ def standing_still(*given):
 
 right, sensible, confirm = inputs.TARGETS[{name!r}]
 inputs.TARGETS[{name!r}] = {WRONG[name]}, sensible, confirm
-assert inputs.inputs(n=200, only=({name!r},))[-1]["other"]
+assert inputs.inputs(n={n}, only=({name!r},))[-1]["other"]
 print("done")
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
