@@ -20,7 +20,7 @@ def test_two_kills_lose_nothing():
 
 
 # In processes of their own: there the library is as users run it, without checked annotations.
-@pytest.mark.parametrize("study", ["survival.files(n=300, seed=1)", "inputs.inputs(n=12)"])
+@pytest.mark.parametrize("study", ["survival.files(n=150, seed=1)", "inputs.inputs(n=6)"])
 def test_files_and_inputs_are_refused_by_name_or_answered_rightly(study):
     code = f"""
 from benchmarks import inputs, survival
