@@ -205,7 +205,7 @@ def check_decodable(ids: object, n: int) -> Iterator[int]:
 # %% ../nbs/21_errors.ipynb #export-check-lengths
 def check_lengths(min_length: object, max_length: object) -> None:
     """Raise InputValueError unless 1 ≤ min_length ≤ max_length ≤ 100,000."""
-    check_whole("max_length", max_length, most=10**5)
+    check_whole("max_length", max_length, most=10_000)
     check_whole("min_length", min_length, most=max_length)
 
 
@@ -264,7 +264,7 @@ def check_answer(source: str, answer: object) -> str:
 # %% ../nbs/21_errors.ipynb #export-check-config
 def check_config(config: object) -> None:
     """Raise InputValueError, naming the field, unless the sizes of a Transformer can be."""
-    most = {"max_length": 10**5, "d_model": 10**4, "n_heads": 10**4, "d_ff": 10**5, "n_layers": 100}
+    most = {"max_length": 10**4, "d_model": 10**4, "n_heads": 10**4, "d_ff": 10**5, "n_layers": 100}
     for name, limit in most.items():
         check_whole(name, getattr(config, name), most=limit)
     if config.d_model % config.n_heads:

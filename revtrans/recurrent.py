@@ -34,7 +34,7 @@ class RecurrentConfig:
 
     def __post_init__(self):
         Vocab(self.symbols)
-        errors.check_whole("max_length", self.max_length, most=10**5)
+        errors.check_whole("max_length", self.max_length, most=10_000)
         errors.check_whole("d_model", self.d_model, most=10_000)
         errors.check_flag("attention", self.attention)
 

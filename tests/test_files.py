@@ -331,6 +331,14 @@ def test_a_giant_configuration_is_refused_by_its_shapes(path, size):
         load(path)
 
 
+def test_a_small_file_whose_model_would_write_for_minutes_is_refused(path):
+    model = checks.tiny()
+    longer = json.dumps({**vars(model.config), "max_length": 100_000})
+    write_file(path, "model", model.state_dict(), config=longer)
+    with pytest.raises(FileError, match=r"max_length must be at most 10,000, not 100000"):
+        load(path)
+
+
 @pytest.mark.parametrize(
     "spoil, reason",
     [
