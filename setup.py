@@ -23,7 +23,7 @@ setup(
     license=LICENSES[settings["license"]],
     keywords=settings["keywords"],
     packages=find_packages(include=[settings["lib_path"], f"{settings['lib_path']}.*"]),
-    package_data={settings["lib_path"]: ["live/*"]},
+    package_data={settings["lib_path"]: ["live/*", "py.typed"]},
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
     extras_require={part: settings[f"{part}_requirements"].split() for part in EXTRAS},

@@ -178,7 +178,9 @@ def check_text(text: object, vocab: object) -> str:
     text = unicodedata.normalize("NFC", text)
     for i, symbol in enumerate(text):
         if symbol not in vocab.symbols:
-            raise InputValueError(f"{symbol!r} (position {i}) is not in {vocab}")
+            where = f"position {i} of {shown(text)}" if len(text) > 1 else "position 0"
+            hint = "; try lower case" if symbol.lower() in vocab.symbols else ""
+            raise InputValueError(f"{symbol!r} ({where}) is not in {vocab}{hint}")
     return text
 
 
@@ -204,7 +206,7 @@ def check_decodable(ids: object, n: int) -> Iterator[int]:
 
 # %% ../nbs/21_errors.ipynb #export-check-lengths
 def check_lengths(min_length: object, max_length: object) -> None:
-    """Raise InputValueError unless 1 ≤ min_length ≤ max_length ≤ 100,000."""
+    """Raise InputValueError unless 1 ≤ min_length ≤ max_length ≤ 10,000."""
     check_whole("max_length", max_length, most=10_000)
     check_whole("min_length", min_length, most=max_length)
 

@@ -62,14 +62,20 @@ def predict(
 def exact_match(
     predicted: Int[Tensor, "batch target"], labels: Int[Tensor, "batch target"]
 ) -> float:
-    """The share of strings that are right at every symbol, eos included; padding is ignored."""
+    """The share of strings that are right at every symbol, eos included; padding is ignored.
+
+    Both have one shape.
+    """
     return ((predicted == labels) | (labels == Vocab.pad)).all(1).float().mean().item()
 
 
 def token_accuracy(
     predicted: Int[Tensor, "batch target"], labels: Int[Tensor, "batch target"]
 ) -> float:
-    """The share of symbols that are right, eos included; padding is ignored."""
+    """The share of symbols that are right, eos included; padding is ignored.
+
+    Both have one shape.
+    """
     return (predicted == labels)[labels != Vocab.pad].float().mean().item()
 
 # %% ../nbs/05_training.ipynb #export-learning-rate

@@ -99,6 +99,8 @@ FIT = [
     ),
     ("fit(MODEL, TASK, steps=10**5000)", ValueError, ["steps", "at most 1,000,000", "type int"]),
     ("fit(MODEL, TASK, schedule=5)", TypeError, ["schedule", "function", "5"]),
+    ("torch.no_grad()(fit)(MODEL, TASK)", ValueError, ["gradients", "no_grad"]),
+    ("fit(FROZEN, TASK)", ValueError, ["no weights to train", "frozen"]),
     ("fit(MODEL, 5)", TypeError, ["task", "int"]),
     ("fit(5, TASK)", TypeError, ["model", "int"]),
     ("fit(LINEAR, TASK)", TypeError, ["model with a vocabulary", "Linear"]),
@@ -110,6 +112,7 @@ FIT = [
 DECODING = [
     ("reverse(MODEL, 'abcab')", ValueError, ["'abcab'", "5 symbols", "at most 4"]),
     ("reverse(MODEL, ['ab', 'xa'])", ValueError, ["'x'", "position 0", "'abc'"]),
+    ("reverse(MODEL, 'aBc')", ValueError, ["'B'", "position 1 of 'aBc'", "try lower case"]),
     ("reverse(MODEL, ['ab', 7])", TypeError, ["string", "7"]),
     ("reverse(MODEL, None)", TypeError, ["string", "None"]),
     ("reverse(5, 'abc')", TypeError, ["model", "int"]),
@@ -150,6 +153,7 @@ def names(plain):
         "BOS": torch.ones(1, 1).long(),
         "LINEAR": torch.nn.Linear(2, 2),
         "EMPTY": empty,
+        "FROZEN": model(plain).requires_grad_(False),
         "nan": math.nan,
         "inf": math.inf,
     }

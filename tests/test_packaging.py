@@ -143,8 +143,16 @@ def test_the_library_is_what_the_notebooks_export(tmp_path):
     assert exported.keys() | {Path("__main__.py")} == ours.keys(), (
         "python -m needs a file of its own"
     )
+    exported[Path("__init__.py")] += '__all__ = ["__version__"]\n'  # nbdev leaves it there
     differing = [name for name in exported if exported[name] != ours[name]]
     assert not differing, "run nbdev_export"
+
+
+def test_a_star_import_replaces_nothing_and_types_are_marked():
+    code = "import revtrans.training; model = 1; from revtrans import *; print(model)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "1\n", done.stderr
+    assert (PACKAGE / "py.typed").is_file() and "py.typed" in (ROOT / "setup.py").read_text()
 
 
 def test_importing_the_package_imports_nothing_heavy():

@@ -133,6 +133,15 @@ def test_a_readers_own_piece_is_called(touch):
     assert isinstance(start(model, batch.source, cache=True), PlainState)
 
 
+def test_a_hook_of_all_modules_is_called():
+    called = []
+    hook = nn.modules.module.register_module_forward_hook(lambda *given: called.append(given))
+    model = checks.tiny()
+    assert not as_written(model) and packed(model) is model
+    hook.remove()
+    assert as_written(model)
+
+
 def test_who_is_packed_and_who_is_cached():
     source = checks.reversal_batch(checks.tiny().vocab, ["abc"]).source
     for positions in ("sinusoidal", "learned"):

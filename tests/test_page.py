@@ -304,7 +304,7 @@ def refused(kind, plain):
         "moment": (good, {"moments": {5: other}}, "after 5 steps"),
         "step": (good, {"moments": {"x": good}}, "a moment's step must be a whole number"),
         "by hand": (good, {"by_hand": other}, "the one by hand the vocabulary 'abc'"),
-        "text": (good, {"examples": ["abx"]}, "'x' (position 2)"),
+        "text": (good, {"examples": ["abx"]}, "'x' (position 2 of 'abx')"),
         "length": (good, {"examples": ["abab"]}, "4 symbols; this model reads at most 3"),
     }[kind]
 

@@ -24,6 +24,7 @@ def test_links_lead_somewhere(link):
 def test_the_example_runs(monkeypatch):
     (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert "fit(model, task)" in example
+    assert "\nfigure = plot_heads(" in example, "or a notebook draws the picture twice"
     names = {}
     exec(example.replace("fit(model, task)", "fit(model, task, steps=3, progress=False)"), names)
     assert names["maps"].source == "mañana" and len(names["history"].loss) == 3
