@@ -4,13 +4,12 @@ from collections.abc import Callable
 from itertools import product
 
 import torch
-from torch import nn
 
 from revtrans.data import Batch, ReversalTask, make_batch
 from revtrans.decoding import greedy
 from revtrans.devices import Forward
 from revtrans.model import Transformer, TransformerConfig
-from revtrans.training import cross_entropy, exact_match, fit, make_optimizer, predict
+from revtrans.training import exact_match, fit, predict
 
 from .claims import STUDENTS, student
 from .common import interleaved, ratio, spread
@@ -58,19 +57,6 @@ def mixed(n: int, length: int) -> Batch:
     return make_batch(task.vocab, texts, [text[::-1] for text in texts])
 
 
-def training_step(model: nn.Module, forward: nn.Module, batch: Batch) -> Callable[[], None]:
-    optimizer = make_optimizer(model, 0.0)
-
-    def run() -> None:
-        loss = cross_entropy(forward(batch.source, batch.decoder_input), batch.labels)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-
-    return run
-
-
 def step(
     rounds: int = 4,
     sizes: tuple = SIZES,
@@ -89,20 +75,19 @@ def step(
             continue
         config, batch = sized(d_model, length), mixed(n, length).to(device)
         made = {
-            "revtrans": (Transformer(config, 0), lambda model: model),
-            "nn.Transformer": (TorchTransformer(config, 0), lambda model: model),
-            "x-transformers": (
-                XTransformers(config, 0, attn_flash=True, **X_OPTIONS),
-                lambda model: model,
-            ),
+            "revtrans": Transformer(config, 0),
+            "nn.Transformer": TorchTransformer(config, 0),
+            "x-transformers": XTransformers(config, 0, attn_flash=True, **X_OPTIONS),
         }
+        forwards = {name: model.to(device) for name, model in made.items()}
         if (n, length) in compiled:
             torch.compiler.reset()
-            made["nn.Transformer, compiled"] = (TorchTransformer(config, 0), torch.compile)
+            made["nn.Transformer, compiled"] = TorchTransformer(config, 0).to(device)
+            forwards["nn.Transformer, compiled"] = torch.compile(made["nn.Transformer, compiled"])
         runs, steps = {}, 5 if n * length <= 2**15 else 1
-        for name, (model, change) in made.items():
-            forward = Forward(change(model.to(device).train()), precision)
-            runs[name] = waiting(training_step(model, forward, batch), device, steps)
+        for name, model in made.items():
+            run = one_step(model, [batch], Forward(forwards[name], precision))
+            runs[name] = waiting(run, device, steps)
         times = that_fit(runs, rounds)
         if "revtrans" not in times:
             continue

@@ -121,9 +121,11 @@ def train_until_right(model: nn.Module, recipe: Recipe, seed: int, test: Batch) 
     return {"reached": share >= GOAL, "steps": step + 1, "seconds": seconds, "wrong": wrong}
 
 
-def one_step(model: nn.Module, drawn: list[Batch]) -> Callable[[], None]:
-    """A function that does one step of training on each of these batches."""
-    optimizer, logits = make_optimizer(model, 0.0), packed(model)
+def one_step(
+    model: nn.Module, drawn: list[Batch], forward: nn.Module | None = None
+) -> Callable[[], None]:
+    """A function that does one step of training on each of these batches, by default packed."""
+    optimizer, logits = make_optimizer(model, 0.0), forward or packed(model)
 
     def run() -> None:
         for batch in drawn:

@@ -64,7 +64,7 @@ def exact_match(
 ) -> float:
     """The share of strings that are right at every symbol, eos included; padding is ignored.
 
-    Both have one shape.
+    `predicted` and `labels` have the same shape.
     """
     return ((predicted == labels) | (labels == Vocab.pad)).all(1).float().mean().item()
 
@@ -74,7 +74,7 @@ def token_accuracy(
 ) -> float:
     """The share of symbols that are right, eos included; padding is ignored.
 
-    Both have one shape.
+    `predicted` and `labels` have the same shape.
     """
     return (predicted == labels)[labels != Vocab.pad].float().mean().item()
 

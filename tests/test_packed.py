@@ -134,11 +134,14 @@ def test_a_readers_own_piece_is_called(touch):
 
 
 def test_a_hook_of_all_modules_is_called():
-    called = []
-    hook = nn.modules.module.register_module_forward_hook(lambda *given: called.append(given))
-    model = checks.tiny()
-    assert not as_written(model) and packed(model) is model
-    hook.remove()
+    model, called = checks.tiny(), []
+    batch = checks.reversal_batch(model.vocab, ["abc", "de"])
+    hook = nn.modules.module.register_module_forward_hook(lambda *given: called.append(given[0]))
+    try:
+        packed(model)(batch.source, batch.decoder_input)
+    finally:
+        hook.remove()
+    assert model.encoder.layers[0] in called
     assert as_written(model)
 
 
