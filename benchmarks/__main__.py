@@ -62,7 +62,7 @@ STUDIES = {
     "kills": (survival.kills, {"rounds": 2, "steps": 30}),
     "processes": (devices.processes, {"rounds": 1, "steps": 2, "sizes": ((64, 32),)}),
     "restarts": (devices.restarts, {"rounds": 1, "steps": 20}),
-    "gpu_step": (gpu.step, {"rounds": 1, "device": "cpu", "compiled": (), **QUICK_GPU}),
+    "gpu_step": (gpu.step, {"rounds": 1, "device": "cpu", "compiled": False, **QUICK_GPU}),
     "gpu_decoding": (gpu.decoding, {"rounds": 1, "device": "cpu", **QUICK_GPU}),
     "gpu_step_time": (gpu.step_time, {"rounds": 1, "lengths": (8, 16), "device": "cpu"}),
     "gpu_precision": (gpu.precision, {"seeds": 1, "steps": 10, "n_test": 100, "device": "cpu"}),

@@ -62,12 +62,12 @@ def step(
     sizes: tuple = SIZES,
     batches: tuple = BATCHES,
     lengths: tuple = LENGTHS,
-    compiled: tuple = ((256, 128),),
+    compiled: bool = True,
     device: str = "cuda",
 ) -> list[dict]:
     """One training step on strings of mixed lengths; the peers with PyTorch's fused attention.
 
-    `compiled` are the batches and lengths for which PyTorch's own model is compiled, too.
+    If `compiled`, PyTorch's own model is timed compiled for each size, too.
     """
     rows = []
     for d_model, precision, length, n in product(sizes, ("fp32", "bf16"), lengths, batches):
@@ -80,7 +80,7 @@ def step(
             "x-transformers": XTransformers(config, 0, attn_flash=True, **X_OPTIONS),
         }
         forwards = {name: model.to(device) for name, model in made.items()}
-        if (n, length) in compiled:
+        if compiled:
             torch.compiler.reset()
             made["nn.Transformer, compiled"] = TorchTransformer(config, 0).to(device)
             forwards["nn.Transformer, compiled"] = torch.compile(made["nn.Transformer, compiled"])

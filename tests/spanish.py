@@ -58,14 +58,22 @@ def table(name: str) -> dict:
 
 def reworded(source: str, words: dict[str, str]) -> str:
     """Code in which whole strings and comments are replaced, and nothing else."""
-    lines, found = source.splitlines(keepends=True), []
+    lines, begins = [0], []
+    for line in source.splitlines(keepends=True):
+        lines.append(lines[-1] + len(line))
+    done, parts = 0, []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type in (tokenize.STRING, tokenize.COMMENT) and token.string in words:
-            found.append((token.start, token.end, words[token.string]))
-    for (row, column), (last, end), word in reversed(found):
-        before, after = lines[row - 1][:column], lines[last - 1][end:]
-        lines[row - 1 : last] = [before + word + after]
-    return "".join(lines)
+        start, end = (lines[row - 1] + column for row, column in (token.start, token.end))
+        kind = tokenize.tok_name[token.type]
+        if kind == "FSTRING_START":  # Python 3.11 has one token for all of it, later ones have many
+            begins.append(start)
+        elif kind == "FSTRING_END":
+            start = begins.pop()
+        if kind in ("STRING", "COMMENT", "FSTRING_END") and not begins:
+            whole = source[start:end]
+            parts += [source[done:start], words.get(whole, whole)]
+            done = end
+    return "".join([*parts, source[done:]])
 
 
 def code(source: str, words: dict[str, str]) -> str:
