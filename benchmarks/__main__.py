@@ -46,6 +46,7 @@ STUDIES = {
     "training": (training.peers, {"seeds": 1, "steps": 30, "n_test": 500}),
     "accuracy": (claims.accuracy, {"seeds": 1, "steps": 30, "n_test": 500}),
     "bottleneck": (claims.bottleneck, {"steps": (30,), "n_test": 500}),
+    "rates": (claims.rates, {"tried": ((10, (2e-3,), (0.5,)),), "n_test": 500}),
     "step_time": (claims.step_time, {"rounds": 1, "lengths": (8, 16)}),
     "gradient": (claims.gradient, {"seeds": 1, "lengths": (8, 16)}),
     "peer_recipes": (

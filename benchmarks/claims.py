@@ -1,6 +1,7 @@
 """The Transformer beside recurrent networks: accuracy, time and gradients against length."""
 
 import time
+from itertools import product
 
 import torch
 from torch import nn
@@ -82,6 +83,29 @@ def bottleneck(steps: tuple = (4000, 12_000), n_test: int = 10_000) -> list:
             ]
             row = {"model": name, "parameters": n_parameters(model), **options}
             rows.append({**row, "by length": by_length, "seconds": history.seconds})
+            print(rows[-1], flush=True)
+    return rows
+
+
+def rates(
+    tried: tuple = (
+        (1000, (1e-3, 2e-3, 4e-3, 8e-3), (0.5, 1.0)),
+        (4000, (1e-3, 2e-3, 4e-3), (0.5,)),
+    ),
+    n_test: int = 10_000,
+) -> list[dict]:
+    """The plain LSTM's exact match for steps, peak rates and weight decays. For notebook 01."""
+    test = held_out(n_test)
+    long, rows = test.source_mask.sum(1) > 12, []
+    for steps, peaks, decays in tried:
+        for lr, weight_decay in product(peaks, decays):
+            model = student("LSTM")
+            options = {"steps": steps, "lr": lr, "weight_decay": weight_decay}
+            fit(model, ReversalTask(), **{**LSTM, **options}, eval_every=steps, progress=False)
+            right = (predict(model, test) == test.labels) | ~test.label_mask
+            exact = right.all(1).float()
+            options["exact match"] = exact.mean().item()
+            rows.append({**options, "of 13 to 16 symbols": exact[long].mean().item()})
             print(rows[-1], flush=True)
     return rows
 

@@ -23,8 +23,7 @@ from tqdm.auto import tqdm
 
 from . import errors
 from .data import Batch
-from .errors import InputValueError, RevtransError
-from .model import building
+from .errors import InputValueError, RevtransError, building
 from .packed import packed
 
 # %% ../nbs/23_devices.ipynb #export-group

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from . import errors
 from .data import Vocab
-from .errors import InputTypeError
+from .errors import InputTypeError, drawn_from
 
 # %% ../nbs/01_recurrence.ipynb #export-recurrentconfig
 @dataclass(frozen=True)
@@ -52,8 +52,7 @@ class Recurrent(nn.Module):
             raise InputTypeError(f"config must be a RecurrentConfig, not {errors.shown(config)}")
         errors.check_whole("seed", seed, least=0, most=2**63 - 1)
         self.config, self.vocab, d_model = config, Vocab(config.symbols), config.d_model
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with drawn_from(seed):
             self.embedding = nn.Embedding(len(self.vocab), d_model)
             nn.init.normal_(self.embedding.weight, std=d_model**-0.5)
             self.encoder = nn.LSTM(d_model, d_model, batch_first=True)

@@ -1,20 +1,30 @@
 """Several threads of one program build models and ask them, and nothing gets mixed up."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
+import pytest
 import torch
 
 from revtrans.decoding import reverse
 from revtrans.devices import seeded
 from revtrans.model import Transformer, TransformerConfig
+from revtrans.recurrent import Recurrent, RecurrentConfig
 
 SMALL = {"symbols": "abcd", "max_length": 6, "d_model": 16, "n_heads": 2, "d_ff": 32}
 WORDS = ["abcd", "dd", "bca"]
 
 
-def test_models_built_at_once_have_the_weights_of_their_seeds():
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(Transformer, TransformerConfig(**SMALL)),
+        partial(Recurrent, RecurrentConfig("abcd", max_length=6, d_model=16)),
+    ],
+)
+def test_models_built_at_once_have_the_weights_of_their_seeds(make):
     def weights(seed: int) -> torch.Tensor:
-        model = Transformer(TransformerConfig(**SMALL), seed)
+        model = make(seed)
         return torch.nn.utils.parameters_to_vector(model.parameters()).detach()
 
     alone = [weights(seed) for seed in range(60)]
