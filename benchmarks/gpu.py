@@ -102,7 +102,7 @@ def step(
 
 
 def decoding(
-    rounds: int = 2,
+    rounds: int = 4,
     sizes: tuple = SIZES,
     batches: tuple = BATCHES,
     lengths: tuple = LENGTHS,

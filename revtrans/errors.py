@@ -8,7 +8,7 @@ __all__ = ['building', 'RevtransError', 'InputValueError', 'InputTypeError', 'Fi
            'check_has', 'check_model', 'check_finite', 'check_device', 'check_symbols', 'check_text', 'check_texts',
            'check_decodable', 'check_lengths', 'check_held_out', 'check_draw', 'check_pairs', 'check_sources',
            'check_answer', 'check_config', 'check_training', 'check_loss', 'check_steps', 'check_decoding',
-           'check_readable', 'drawn_from']
+           'check_readable', 'check_mapped', 'drawn_from']
 
 # %% ../nbs/21_errors.ipynb #b411bab9
 import math
@@ -159,18 +159,20 @@ def check_symbols(symbols: object) -> str:
     for i, symbol in enumerate(symbols):
         if symbol in symbols[:i]:
             raise InputValueError(f"{symbol!r} is repeated (position {i}) in {shown(symbols)}")
-        if _changes_its_neighbour(symbol):
-            name = unicodedata.name(symbol, "a surrogate").lower()
+        if _cannot_stand_alone(symbol):
+            unnamed = "a surrogate" if symbol >= "\ud800" else "a control character"
+            name = unicodedata.name(symbol, unnamed).lower()
             raise InputValueError(f"{symbol!r} (position {i}, {name}) cannot stand alone")
     return symbols
 
 
-def _changes_its_neighbour(symbol: str) -> bool:
+def _cannot_stand_alone(symbol: str) -> bool:
+    """Whether a symbol changes its neighbour, or the terminal that it is written to."""
     korean_part = "\u1160" <= symbol <= "\u11ff" or "\ud7b0" <= symbol <= "\ud7ff"
     skin_tone = "\U0001f3fb" <= symbol <= "\U0001f3ff"
     half_a_flag = "\U0001f1e6" <= symbol <= "\U0001f1ff"
     part = korean_part or skin_tone or half_a_flag
-    return part or unicodedata.category(symbol) in ("Mn", "Mc", "Me", "Cf", "Cs")
+    return part or unicodedata.category(symbol) in ("Mn", "Mc", "Me", "Cf", "Cs", "Cc")
 
 # %% ../nbs/21_errors.ipynb #export-check-text
 def check_text(text: object, vocab: object) -> str:
@@ -356,6 +358,14 @@ def check_readable(model: object, texts: object) -> list[int]:
             raise InputValueError(f"{said}; this model reads at most {limit}")
     return lengths
 
+
+def check_mapped(model: object, texts: object) -> None:
+    """As `check_readable`; maps grow with the square of a text, so it may have 1,000 symbols."""
+    for text, length in zip(texts, check_readable(model, texts)):
+        if length > 1000:
+            said = f"{shown(text)} has {length} symbols"
+            raise InputValueError(f"{said}; attention maps are made for at most 1000")
+
 # %% ../nbs/21_errors.ipynb #export-seeded
 building = threading.RLock()
 
@@ -366,4 +376,3 @@ def drawn_from(seed: int) -> Iterator[None]:
     with building, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
-

@@ -10,7 +10,6 @@ __all__ = ['Tokens', 'Memory', 'Weights', 'Mask', 'TransformerConfig', 'more_sch
 from dataclasses import dataclass
 from string import ascii_lowercase
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import torch
 
 from revtrans import __version__, cli
 from revtrans import files as saving
-from revtrans.model import TransformerConfig
+from revtrans.model import TransformerConfig, more_schemes
 from revtrans.training import Training
 
 SCRIPT = Path(sys.executable).with_name("revtrans")
@@ -125,6 +126,26 @@ def test_a_trained_model_reverses_what_is_typed_and_what_is_piped(saved, capsys,
     assert capsys.readouterr().out == "cba\n\ndcba\nb\nabcde\n"
 
 
+def test_without_a_text_standard_input_is_read(saved, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("abcd\nb\n"))
+    assert cli.main(["reverse", saved]) == 0
+    assert capsys.readouterr().out == "dcba\nb\n"
+    monkeypatch.setattr(sys, "stdin", None)  # as `<&-` leaves it
+    assert cli.main(["reverse", saved, "-"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_all_position_schemes_are_listed_without_a_look_at_them():
+    assert cli.POSITIONS == ("sinusoidal", "learned", *more_schemes())
+
+
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
+def test_a_training_needs_no_standard_error(redirection, tmp_path):
+    command = shlex.join([sys.executable, "-m", "revtrans", "train", "--out", "o", *TINY])
+    done = subprocess.run(f"{command} {redirection}", shell=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0 and files(tmp_path / "o") == WRITTEN
+
+
 def test_the_map_is_that_of_the_best_head(saved, tmp_path, capsys):
     assert cli.main(["map", saved, "abcde", "--out", str(tmp_path / "m.png")]) == 0
     score = float(re.search(r"anti-diagonal score (\d\.\d\d)", capsys.readouterr().out)[1])
@@ -153,7 +174,8 @@ def test_help_explains_every_argument_and_its_default(command, capsys, monkeypat
     with pytest.raises(SystemExit) as ended:
         cli.main([command, "--help"])
     shown = capsys.readouterr().out
-    explained = dict(re.findall(r"^  (\S.*?)(?:  +|\n {10,})(\S.*)$", shown, re.M))
+    shown = re.sub(r"(?<=\S)\n {20,}", "  ", shown)  # what is wrapped, in one line
+    explained = dict(re.findall(r"^  (\S.*?)  +(\S.*)$", shown, re.M))
     assert ended.value.code == 0
     assert {name for name, text in explained.items() if re.search("[a-z]{3}", text)} == (
         OPTIONS[command]
@@ -185,7 +207,7 @@ def test_help_lists_commands_and_exit_codes(capsys):
 
 @pytest.mark.parametrize(
     "typed",
-    ["", "dance", "train", "reverse", "reverse m", "map m", "page", "demo --steps many", "demo -w"],
+    ["", "dance", "train", "reverse", "map m", "page", "demo --steps many", "demo -w"],
 )
 def test_wrong_usage_ends_with_2(typed, capsys):
     with pytest.raises(SystemExit) as ended:

@@ -752,6 +752,12 @@ def test_only_the_right_number_of_functions_is_checked(plain, things):
     assert "output, weights" in plain.exercises.check_attention.__doc__
 
 
+def test_a_report_is_wrapped_at_words_and_keeps_its_lines():
+    report = repr(Report("mask", "wrong", "word " * 30 + "\n[[1, 0],\n [1, 1]]"))
+    assert max(map(len, report.splitlines())) <= 88
+    assert report.endswith("\n[[1, 0],\n [1, 1]]") and report.split().count("word") == 30
+
+
 def test_a_report_draws_expected_beside_got_where_there_is_something_to_draw():
     report = check("attention", WRONG["attention"]["not scaled"][0])
     figure = report.plot()

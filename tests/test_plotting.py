@@ -105,6 +105,18 @@ def test_texts_that_are_too_long_have_no_maps(plain):
             plain.plotting.attention_maps(model, source, target)
 
 
+def test_maps_that_memory_would_not_hold_are_refused(plain):
+    config = plain.model.TransformerConfig("ab", max_length=1001, d_model=8, n_heads=2, d_ff=8)
+    model = plain.model.Transformer(config)
+    for texts in (["a" * 1001], ["a" * 1001, "a"]), (["a"], ["b" * 1001]):
+        with pytest.raises(ValueError, match=r"has 1001 symbols; .* at most 1000"):
+            plain.plotting.attention_maps(model, *texts)
+    many = ["a"] * 2000
+    axes = plot_attention(torch.ones(2000, 2000), many, many)
+    assert axes.figure.get_size_inches().tolist() == [40, 40]
+    plt.close(axes.figure)
+
+
 @pytest.mark.parametrize("target", [None, "cba"])
 def test_maps_are_made_without_dropout_and_leave_the_mode(trained, target):
     model = Transformer(replace(trained.config, dropout=0.5))
@@ -216,6 +228,9 @@ def test_a_symbol_that_no_font_has_is_shown_by_its_code_and_told_once():
         ax.figure.canvas.draw()
     assert len(told) == 1
     assert [text.get_text() for text in ax.texts] == ["a", "10FFFE"]
+    with pytest.warns(UserWarning) as told:
+        plot_heads(torch.eye(2).expand(2, 2, 2, 2), "ab", "a\U0010fffd")
+    assert len(told) == 1, "not once for each head"
 
 
 @pytest.mark.parametrize("given_axes", [True, False])

@@ -17,6 +17,7 @@ import linecache
 import multiprocessing
 import os
 import sys
+import textwrap
 import threading
 import traceback
 import warnings
@@ -55,7 +56,8 @@ class Report:
         return not self.mistake
 
     def __repr__(self) -> str:
-        return f"{self.topic}: {self.message}"
+        lines = f"{self.topic}: {self.message}".splitlines()
+        return "\n".join(textwrap.fill(line, 88, break_long_words=False) for line in lines)
 
     def plot(self) -> Figure | None:
         """Expected beside got, if there is something to draw: masks, ids or other numbers."""
