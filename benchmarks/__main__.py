@@ -28,6 +28,7 @@ from .common import RESULTS, store
 QUICK_RECIPES = (training.BASE, "batches by length", "Muon")
 QUICK_LENGTH = {"seeds": 1, "steps": 5, "n": 20, "lengths": (20, 41), "partial": None}
 QUICK_GPU = {"sizes": (64,), "batches": (32,), "lengths": (16,)}
+QUICK_DEVICE = {"only": "does_not_mix", "notebooks": ("04_encoder_decoder",)}
 QUICK_X = (training.X_BEST, "the same, 400 steps")
 
 # Each study with what --quick gives it: as little as shows that it still runs.
@@ -63,6 +64,8 @@ STUDIES = {
     "kills": (survival.kills, {"rounds": 2, "steps": 30}),
     "processes": (devices.processes, {"rounds": 1, "steps": 2, "sizes": ((64, 32),)}),
     "restarts": (devices.restarts, {"rounds": 1, "steps": 20}),
+    "second_device": (devices.second_device, QUICK_DEVICE),
+    "gpu_device": (devices.second_device, QUICK_DEVICE),
     "gpu_step": (gpu.step, {"rounds": 1, "device": "cpu", "compiled": False, **QUICK_GPU}),
     "gpu_decoding": (gpu.decoding, {"rounds": 1, "device": "cpu", **QUICK_GPU}),
     "gpu_step_time": (gpu.step_time, {"rounds": 1, "lengths": (8, 16), "device": "cpu"}),

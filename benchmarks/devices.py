@@ -2,12 +2,14 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,6 +23,32 @@ from .common import ratio, spread
 from .survival import RUN, _done, _end
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+
+
+DEVICE = Path(__file__).resolve().parent.parent / "tests" / "second_device"
+
+
+def second_device(only: str = "", notebooks: Sequence[str] = ()) -> list[dict]:
+    """What was tried on a second device, and how much of it went as on the processor.
+
+    A GPU if there is one; if not, the processor plays one, which wants a C++ compiler and ninja.
+    """
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "played"
+    tests = ["-m", "pytest", str(DEVICE / "try_it.py"), "-o", "addopts=", "-k", only]
+    said = _said(tests)
+    counts = {kind: int(n) for n, kind in re.findall(r"(\d+) (passed|failed|errors?)", said)}
+    rows = [{"device": name, "what": "tests", "tried": sum(counts.values())}]
+    rows[0]["as on the processor"] = counts.get("passed", 0)
+    found = re.findall(r"(?m)^(\w+)\n  (.*)$", _said([str(DEVICE / "notebooks.py"), *notebooks]))
+    ok = sum(result == "ok" for _, result in found)
+    row = {"device": name, "what": "notebooks", "tried": len(found), "as on the processor": ok}
+    return [*rows, row]
+
+
+def _said(arguments: list[str]) -> str:
+    said = subprocess.run([sys.executable, *arguments], capture_output=True, text=True).stdout
+    print(said, flush=True)
+    return said
 
 
 def _steps(rank: int, processes: int, place: str, d_model: int, batch: int, steps: int) -> None:

@@ -73,7 +73,7 @@ def failures(name: str) -> list[str]:
 if __name__ == "__main__":
     names, wrong = sys.argv[1:] or NAMES, 0
     options = {"mp_context": get_context("spawn"), "max_tasks_per_child": 1}
-    with ProcessPoolExecutor(2, **options) as pool:
+    with ProcessPoolExecutor(max(2, os.cpu_count() // 2), **options) as pool:
         for name, found in zip(names, pool.map(failures, names)):
             print(name, *(found or ["ok"]), sep="\n  ", flush=True)
             wrong += len(found)

@@ -15,8 +15,17 @@ from revtrans.data import ReversalTask
 from revtrans.decoding import beam_search, greedy, reverse
 from revtrans.files import load, resumable_fit, save
 from revtrans.model import Transformer, TransformerConfig, more_schemes
+from revtrans.page import write_page
 from revtrans.pairs import PairsTask
-from revtrans.plotting import antidiagonal_score, attention_maps, plot_heads
+from revtrans.plotting import (
+    antidiagonal_score,
+    attention_maps,
+    plot_batch,
+    plot_heads,
+    plot_history,
+    show_attention,
+)
+from revtrans.proof import prove_exact
 from revtrans.recurrent import Recurrent, RecurrentConfig
 from revtrans.training import exact_match, fit, predict, token_accuracy
 
@@ -77,6 +86,29 @@ def test_parts_and_half_precision_work_there():
     here, there = pair("sinusoidal")
     losses = [fit(model, TASK, accumulate=2, **OPTIONS).loss for model in (here, there)]
     torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)
+    losses = [fit(model, TASK, precision="bf16", **OPTIONS).loss for model in (here, there)]
+    torch.testing.assert_close(*losses, rtol=1e-2, atol=1e-2)
+
+
+def test_pictures_and_pages_there(tmp_path):
+    here, there = pair("sinusoidal")
+    history = fit(there, TASK, **OPTIONS)
+    here.load_state_dict(there.state_dict())
+    plot_history(history)
+    batch = TASK.sample(3, torch.Generator().manual_seed(0)).to(device.NAME)
+    plot_batch(there.vocab, batch.source)
+    assert "<script>" in show_attention(attention_maps(there, "abcd")).html
+    for name, model in (("here", here), ("there", there)):
+        write_page(model, tmp_path / name, examples=["abcd", "e"])
+    assert (tmp_path / "there").read_bytes() == (tmp_path / "here").read_bytes()
+
+
+def test_a_proof_there():
+    here, there = pair("neighbours")
+    here.load_state_dict(there.state_dict())
+    proofs = [prove_exact(model) for model in (here, there)]
+    assert proofs[0].windows == proofs[1].windows
+    assert abs(proofs[0].margin - proofs[1].margin) < 1e-4
 
 
 def test_a_training_goes_on_there_bit_for_bit(tmp_path):
