@@ -110,6 +110,17 @@ def _gpu(folder: Path) -> Iterator[Must]:
         yield Must(what, row["exact match"]["min"], 0.999, False)
 
 
+def _devices(folder: Path) -> Iterator[Must]:
+    for study, fewest in (("second_device", 1), ("gpu_device", 0.9)):
+        for row in read(study, folder)["rows"]:
+            share = row["as on the processor"] / row["tried"]
+            least = 1 if row["what"] == "tests" else fewest
+            what = (
+                f"second device ({row['device']}): of {row['tried']} {row['what']}, those that hold"
+            )
+            yield Must(what, share, least, False)
+
+
 def _growth(folder: Path) -> Iterator[Must]:
     for row in read("growth", folder)["rows"][1:]:
         figure = row["over the shortest"]["median"] / row["longer by"]
@@ -212,8 +223,8 @@ def _answers(folder: Path) -> Iterator[Must]:
 
 
 MUSTS: list[Callable[[Path], Iterator[Must]]] = [
-    *(_training, _step, _decoding, _claims, _gpu, _growth, _rest, _length, _survival, _proofs),
-    _answers,
+    *(_training, _step, _decoding, _claims, _gpu, _devices, _growth, _rest, _length, _survival),
+    *(_proofs, _answers),
 ]
 
 
@@ -256,6 +267,8 @@ TABLES = {
     "recipes": ["name", "reached", "of", "steps", "seconds", "wrong"],
     "limit": None,
     "ideas": None,
+    "second_device": None,
+    "gpu_device": None,
     "gpu_step": None,
     "gpu_decoding": None,
     "gpu_precision": None,

@@ -107,20 +107,24 @@ def test_every_module_of_the_series_has_its_rank():
 
 
 def test_a_notebook_beside_the_series_is_exported_and_disturbs_no_test(tmp_path):
-    """The steps of README's "A notebook of your own", beside an empty notebook that lies about."""
+    """What README says under "A notebook of your own", beside an empty notebook that lies about."""
+    said = re.search(r"\*\*A notebook of your own\*\* .*", (ROOT / "README.md").read_text("utf-8"))[
+        0
+    ]
+    _, path, first, marker, export, module, _ = re.findall("`(.+?)`", said)
     for name in ("nbs", "revtrans", "tests", "benchmarks"):
         without = shutil.ignore_patterns("__pycache__", "Untitled*")
         shutil.copytree(ROOT / name, tmp_path / name, ignore=without)
     for name in ("README.md", "LICENSE", "settings.ini", "setup.py", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
-    code = ["#| default_exp mine", "#| export\ndef double(x: int) -> int:\n    return 2 * x"]
+    code = [first, f"{marker}\ndef double(x: int) -> int:\n    return 2 * x"]
     mine = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(part) for part in code])
-    nbformat.write(mine, tmp_path / "nbs" / "14_mine.ipynb")
+    nbformat.write(mine, tmp_path / path)
     nbformat.write(nbformat.v4.new_notebook(), tmp_path / "nbs" / "Untitled.ipynb")
     settings = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(tmp_path)}}
-    export = Path(sys.executable).with_name("nbdev_export")
+    export = Path(sys.executable).with_name(export)
     subprocess.run([export], check=True, capture_output=True, **settings)
-    use = "from revtrans.mine import double; assert double(2) == 4"
+    use = f"from {module} import double; assert double(2) == 4"
     subprocess.run([sys.executable, "-c", use], check=True, **settings)
     names = ["readme", "prose", "teaching", "packaging", "check_notebooks", "exercises"]
     files = [f"tests/test_{name}.py" for name in names]
