@@ -1,7 +1,7 @@
 """Everything public on a second device: `pytest tests/second_device/try_it.py`, from .ci/full.
 
-The recurrent models only on a GPU: PyTorch sends an LSTM on a device other than the processor to
-one fused kernel, and the processor, where it plays the device, has none.
+The recurrent models and half precision only on a GPU: PyTorch sends an LSTM on a device other than
+the processor to one fused kernel, and the processor, where it plays the device, has none.
 """
 
 import device
@@ -82,10 +82,15 @@ def test_the_recurrent_models_train_and_answer_there_as_on_the_processor():
         assert reverse(there, ["abcd", "e", ""]) == reverse(here, ["abcd", "e", ""])
 
 
-def test_parts_and_half_precision_work_there():
+def test_a_batch_in_parts_is_trained_there_as_on_the_processor():
     here, there = pair("sinusoidal")
     losses = [fit(model, TASK, accumulate=2, **OPTIONS).loss for model in (here, there)]
     torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(device.NAME != "cuda", reason="the device that is played has no autocast")
+def test_half_precision_trains_there_as_on_the_processor():
+    here, there = pair("sinusoidal")
     losses = [fit(model, TASK, precision="bf16", **OPTIONS).loss for model in (here, there)]
     torch.testing.assert_close(*losses, rtol=1e-2, atol=1e-2)
 
