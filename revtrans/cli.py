@@ -204,11 +204,16 @@ def _load(arguments: argparse.Namespace):
     return load(path, arguments.device or best_device())
 
 
+def _visible(text: str) -> str:
+    """A text without control characters: an alphabet may have some, and a terminal obeys them."""
+    return "".join(repr(c)[1:-1] if unicodedata.category(c) == "Cc" else c for c in text)
+
+
 def _reverse_command(arguments: argparse.Namespace) -> None:
     from revtrans.decoding import reverse
 
     for written in reverse(_load(arguments), _texts(arguments.text), arguments.beam):
-        print(written)
+        print(_visible(written))
 
 
 def _map_command(arguments: argparse.Namespace) -> None:

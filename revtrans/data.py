@@ -189,10 +189,8 @@ class ReversalTask:
             self.lengths[split] = torch.tensor(found, dtype=torch.int64)
 
     def __repr__(self) -> str:
-        lengths, symbols = (
-            f"{self.min_length} to {self.max_length}",
-            errors.shown(self.vocab.symbols),
-        )
+        lengths = f"{self.min_length} to {self.max_length}"
+        symbols = errors.shown(self.vocab.symbols)
         return f"ReversalTask({lengths} of {symbols}, {self.held_out:.0%} held out)"
 
     def sample(self, n: int, generator: torch.Generator, split: str = "train") -> Batch:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['switching', 'PATIENCE', 'in_group', 'is_first', 'from_first', 'largest', 'Bar', 'watched', 'Forward', 'Shared',
-           'check_alike', 'generator_states', 'set_generator_states', 'seeded', 'evaluating', 'process_group']
+           'shared', 'check_alike', 'generator_states', 'set_generator_states', 'seeded', 'evaluating', 'process_group']
 
 # %% ../nbs/23_devices.ipynb #devices-imports
 import os
@@ -86,6 +86,7 @@ def watched(
             for measured in training.run():
                 bar.update(len(history.loss) - bar.n)
                 if measured:
+                    errors.check_finite(training.model)
                     bar.set_postfix({"exact match": f"{history.exact_match[-1]:.1%}"})
                     if callback and is_first():
                         callback(len(history.loss), training.model)
@@ -158,6 +159,13 @@ class Shared:
             step = len(self.training.history.loss)
             place = (self.training.seed * 10**6 + step) * self.processes + self.rank
             torch.manual_seed(place % 2**63)
+
+
+def shared(training: object, accumulate: int, precision: str) -> object:
+    """The training, with `Shared` in the place of its `backward` if there is a need for it."""
+    if in_group() or (accumulate, precision) != (1, "fp32"):
+        training.backward = Shared(training, accumulate, precision)
+    return training
 
 
 def check_alike(training: object) -> None:

@@ -15,7 +15,7 @@ import math
 import operator
 import threading
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -159,20 +159,18 @@ def check_symbols(symbols: object) -> str:
     for i, symbol in enumerate(symbols):
         if symbol in symbols[:i]:
             raise InputValueError(f"{symbol!r} is repeated (position {i}) in {shown(symbols)}")
-        if _cannot_stand_alone(symbol):
-            unnamed = "a surrogate" if symbol >= "\ud800" else "a control character"
-            name = unicodedata.name(symbol, unnamed).lower()
+        if _changes_its_neighbour(symbol):
+            name = unicodedata.name(symbol, "a surrogate").lower()
             raise InputValueError(f"{symbol!r} (position {i}, {name}) cannot stand alone")
     return symbols
 
 
-def _cannot_stand_alone(symbol: str) -> bool:
-    """Whether a symbol changes its neighbour, or the terminal that it is written to."""
+def _changes_its_neighbour(symbol: str) -> bool:
     korean_part = "\u1160" <= symbol <= "\u11ff" or "\ud7b0" <= symbol <= "\ud7ff"
     skin_tone = "\U0001f3fb" <= symbol <= "\U0001f3ff"
     half_a_flag = "\U0001f1e6" <= symbol <= "\U0001f1ff"
     part = korean_part or skin_tone or half_a_flag
-    return part or unicodedata.category(symbol) in ("Mn", "Mc", "Me", "Cf", "Cs", "Cc")
+    return part or unicodedata.category(symbol) in ("Mn", "Mc", "Me", "Cf", "Cs")
 
 # %% ../nbs/21_errors.ipynb #export-check-text
 def check_text(text: object, vocab: object) -> str:
@@ -268,8 +266,9 @@ def check_answer(source: str, answer: object) -> str:
     return answer
 
 # %% ../nbs/21_errors.ipynb #export-check-config
-def check_config(config: object) -> None:
+def check_config(config: object, more_schemes: Callable[[], Iterable[str]]) -> None:
     """Raise InputValueError, naming the field, unless the sizes of a Transformer can be."""
+    check_symbols(config.symbols)
     most = {"max_length": 10**4, "d_model": 10**4, "n_heads": 10**4, "d_ff": 10**5, "n_layers": 100}
     for name, limit in most.items():
         check_whole(name, getattr(config, name), most=limit)
@@ -283,6 +282,8 @@ def check_config(config: object) -> None:
         )
     check_share("dropout", config.dropout)
     check_flag("tied", config.tied)
+    if config.positions not in ("sinusoidal", "learned"):
+        check_choice("positions", config.positions, ["sinusoidal", "learned", *more_schemes()])
 
 # %% ../nbs/21_errors.ipynb #export-check-training
 def check_training(training: object) -> None:
@@ -348,6 +349,7 @@ def check_readable(model: object, texts: object) -> list[int]:
     Raises InputTypeError for anything but a list of strings, InputValueError for an unknown symbol
     or a text longer than the model's `max_length`.
     """
+    check_model(model)
     if isinstance(texts, str) or not isinstance(texts, Sequence):
         given = shown(texts)
         raise InputTypeError(f"text must be a string or a list of strings, not {given}")
@@ -373,6 +375,7 @@ building = threading.RLock()
 @contextmanager
 def drawn_from(seed: int) -> Iterator[None]:
     """Inside, the CPU's random numbers come from `seed`; afterwards they go on as before."""
+    check_whole("seed", seed, least=0, most=2**63 - 1)
     with building, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield

@@ -40,11 +40,7 @@ class TransformerConfig:
     tied: bool = True
 
     def __post_init__(self):
-        Vocab(self.symbols)
-        errors.check_config(self)
-        if self.positions not in ("sinusoidal", "learned"):
-            names = ["sinusoidal", "learned", *more_schemes()]
-            errors.check_choice("positions", self.positions, names)
+        errors.check_config(self, more_schemes)
 
 
 def more_schemes() -> dict[str, type]:
@@ -181,7 +177,6 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig, seed: int = 0):
         super().__init__()
         errors.check_has("config", config, "TransformerConfig", "symbols", "d_ff")
-        errors.check_whole("seed", seed, least=0, most=2**63 - 1)
         self.config, self.vocab = config, Vocab(config.symbols)
         with drawn_from(seed):
             self.embedding = nn.Embedding(len(self.vocab), config.d_model)

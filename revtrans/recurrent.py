@@ -50,7 +50,6 @@ class Recurrent(nn.Module):
         super().__init__()
         if not isinstance(config, RecurrentConfig):
             raise InputTypeError(f"config must be a RecurrentConfig, not {errors.shown(config)}")
-        errors.check_whole("seed", seed, least=0, most=2**63 - 1)
         self.config, self.vocab, d_model = config, Vocab(config.symbols), config.d_model
         with drawn_from(seed):
             self.embedding = nn.Embedding(len(self.vocab), d_model)

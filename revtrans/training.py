@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from . import errors
 from .data import Batch, Task, Vocab
-from .devices import Shared, evaluating, in_group, seeded, watched
+from .devices import evaluating, seeded, shared, watched
 from .packed import packed
 
 # %% ../nbs/05_training.ipynb #export-cross-entropy
@@ -48,6 +48,7 @@ def predict(
     """
     predicted = []
     with evaluating(model) as device:
+        # A thousand strings at a time, so that memory does not grow with their number.
         for source, teacher in zip(batch.source.split(1000), batch.decoder_input.split(1000)):
             source, written = source.to(device), teacher.to(device)
             if free_running:
@@ -182,7 +183,6 @@ class Training:
 
     def measure(self) -> None:
         """Add how well the model does on held-out strings to the history."""
-        errors.check_finite(self.model)
         predicted, labels = predict(self.model, self.held_out), self.held_out.labels
         exact, token = exact_match(predicted, labels), token_accuracy(predicted, labels)
         self.history.step.append(len(self.history.loss))
@@ -193,7 +193,7 @@ class Training:
         """Measure when it is time to, then step, to the end; before each step: has it measured?"""
         for step in range(len(self.history.loss), self.steps + 1):
             due = step % self.eval_every == 0 or step == self.steps
-            if measured := due and self.history.step[-1:] != [step]:
+            if measured := due and step not in self.history.step:
                 self.measure()
             yield measured
             if step < self.steps:
@@ -204,10 +204,7 @@ def begin(
     model: nn.Module, task: Task, accumulate: int = 1, precision: str = "fp32", **recipe: object
 ) -> Training:
     """A training at its start. Raises InputValueError or InputTypeError for invalid settings."""
-    training = Training(model, task, **recipe)
-    if in_group() or (accumulate, precision) != (1, "fp32"):
-        training.backward = Shared(training, accumulate, precision)
-    return training
+    return shared(Training(model, task, **recipe), accumulate, precision)
 
 # %% ../nbs/05_training.ipynb #export-fit
 def fit(

@@ -17,6 +17,7 @@ import torch
 
 from revtrans import __version__, cli
 from revtrans import files as saving
+from revtrans.by_hand import hand_made
 from revtrans.model import TransformerConfig, more_schemes
 from revtrans.training import Training
 
@@ -133,6 +134,13 @@ def test_without_a_text_standard_input_is_read(saved, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)  # as `<&-` leaves it
     assert cli.main(["reverse", saved, "-"]) == 0
     assert capsys.readouterr().out == ""
+
+
+def test_control_characters_of_a_model_do_not_reach_the_terminal(tmp_path, capsys):
+    by_hand = hand_made("a\x1b\n", 4)
+    saving.save(by_hand, tmp_path / "m")
+    assert cli.main(["reverse", str(tmp_path / "m"), "a\x1b", "\na"]) == 0
+    assert capsys.readouterr().out == "\\x1ba\na\\n\n"
 
 
 def test_all_position_schemes_are_listed_without_a_look_at_them():
