@@ -130,8 +130,8 @@ def test_a_notebook_beside_the_series_is_exported_and_disturbs_no_test(tmp_path)
     files = [f"tests/test_{name}.py" for name in names]
     chosen = "every or each or module or rank or exported or notebook_states"
     chosen = f"({chosen}) and not beside_the_series"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files, "-k", chosen]
-    done = subprocess.run(command, capture_output=True, text=True, **settings)
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", *files]
+    done = subprocess.run([*command, "-k", chosen], capture_output=True, text=True, **settings)
     assert done.returncode == 0, done.stdout
 
 
