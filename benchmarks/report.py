@@ -113,7 +113,7 @@ def _gpu(folder: Path) -> Iterator[Must]:
 def _devices(folder: Path) -> Iterator[Must]:
     for study, fewest in (("second_device", 1), ("gpu_device", 0.9)):
         for row in read(study, folder)["rows"]:
-            share = row["as on the processor"] / row["tried"]
+            share = row["as on the processor"] / max(row["tried"], 1)
             least = 1 if row["what"] == "tests" else fewest
             what = (
                 f"second device ({row['device']}): of {row['tried']} {row['what']}, those that hold"

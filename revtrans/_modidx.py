@@ -85,6 +85,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'revtrans.decoding.reverse': ('decoding.html#reverse', 'revtrans/decoding.py'),
                                    'revtrans.decoding.start': ('decoding.html#start', 'revtrans/decoding.py')},
             'revtrans.devices': { 'revtrans.devices.Bar': ('devices.html#bar', 'revtrans/devices.py'),
+                                  'revtrans.devices.Bar.__init__': ('devices.html#bar.__init__', 'revtrans/devices.py'),
                                   'revtrans.devices.Bar.display': ('devices.html#bar.display', 'revtrans/devices.py'),
                                   'revtrans.devices.Forward': ('devices.html#forward', 'revtrans/devices.py'),
                                   'revtrans.devices.Forward.__init__': ('devices.html#forward.__init__', 'revtrans/devices.py'),

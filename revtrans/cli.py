@@ -205,7 +205,9 @@ def _load(arguments: argparse.Namespace):
 
 
 def _visible(text: str) -> str:
-    """A text without control characters: an alphabet may have some, and a terminal obeys them."""
+    """A text as it is; for a terminal, which would obey them, without control characters."""
+    if not sys.stdout.isatty():
+        return text
     return "".join(repr(c)[1:-1] if unicodedata.category(c) == "Cc" else c for c in text)
 
 
@@ -319,8 +321,7 @@ def _parser() -> argparse.ArgumentParser:
     where = "a .safetensors file, or the folder that `train` wrote"
     back = command("reverse", _reverse_command, "reverse texts with a saved model")
     back.add_argument("model", type=Path, metavar="MODEL", help=where)
-    what = "a text to reverse; - for stdin, which is read if there is no text"
-    back.add_argument("text", nargs="*", metavar="TEXT", default=["-"], help=what)
+    back.add_argument("text", nargs="+", metavar="TEXT", help="a text to reverse; - for stdin")
     back.add_argument("--beam", type=int, default=1, help="beam width; 1 is greedy (%(default)s)")
 
     map_ = command("map", _map_command, "draw a saved model's attention map for one text")

@@ -58,10 +58,16 @@ def largest(number: int, device: torch.device) -> int:
 class Bar(tqdm):
     """A progress bar. Where it cannot be written, the work goes on without it."""
 
+    def __init__(self, **options):
+        try:
+            super().__init__(**options)
+        except (OSError, ValueError):
+            super().__init__(**(options | {"disable": True}))
+
     def display(self, *given, **options) -> object:
         try:
             return super().display(*given, **options)
-        except OSError:
+        except (OSError, ValueError):
             self.disable = True
 
 
@@ -86,7 +92,6 @@ def watched(
             for measured in training.run():
                 bar.update(len(history.loss) - bar.n)
                 if measured:
-                    errors.check_finite(training.model)
                     bar.set_postfix({"exact match": f"{history.exact_match[-1]:.1%}"})
                     if callback and is_first():
                         callback(len(history.loss), training.model)

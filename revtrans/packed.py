@@ -268,7 +268,10 @@ def look(
     if hidden is not None:
         lowest = torch.finfo(scores.dtype).min
         scores.view(*query.shape[:3], keys.shape[3]).masked_fill_(hidden, lowest)
-    attended = torch.bmm(scores.softmax(-1), values.flatten(0, 1)).view_as(query)
+    weights = scores.softmax(-1)
+    if hidden is not None:
+        weights.view(*query.shape[:3], keys.shape[3]).masked_fill_(hidden, 0.0)
+    attended = torch.bmm(weights, values.flatten(0, 1)).view_as(query)
     return merge_heads(attended).flatten(0, 1)
 
 

@@ -95,7 +95,8 @@ def attention_maps(
         return attention_maps(model, [source], None if target is None else [target])[0]
     errors.check_mapped(model, source)
     if target is None:  # a model that never writes eos writes one symbol too many to read again
-        target = [text[: model.config.max_length] for text in reverse(model, source)]
+        longest = min(model.config.max_length, 1000)
+        target = [text[:longest] for text in reverse(model, source)]
     errors.check_mapped(model, target)
     with evaluating(model) as device:
         batch = make_batch(model.vocab, source, target).to(device)
@@ -124,10 +125,7 @@ def _stacked(
 # %% ../nbs/07_attention_maps.ipynb #export-legible
 @cache
 def font_with(symbol: str) -> str | None:
-    """The name of an installed font that has the symbol, the usual one if it does.
-
-    None, with a warning, if there is none.
-    """
+    """The name of an installed font that has the symbol, the usual one if it does; else None."""
     usual = font_manager.findfont(font_manager.FontProperties())
     others = sorted(font.fname for font in font_manager.fontManager.ttflist)
     for path in dict.fromkeys([usual, *others]):
@@ -138,14 +136,20 @@ def font_with(symbol: str) -> str | None:
         boxes_only = font.family_name.startswith("Last Resort")  # matplotlib's own last choice
         if font.get_char_index(ord(symbol)) and not boxes_only:
             return font.family_name
-    warnings.warn(f"no installed font has {symbol}: shown by its code", stacklevel=2)
     return None
+
+
+_told = set()  # symbols that no font has, so that each is told once
 
 
 def legible(labels: Sequence[str]) -> tuple[list[str], list[str]]:
     """The labels, and the names of the fonts that they need."""
     fonts = {symbol: font_with(symbol) for symbol in sorted(set("".join(labels)))}
-    codes = {ord(symbol): f"{ord(symbol):X}" for symbol, font in fonts.items() if font is None}
+    missing = {symbol for symbol, font in fonts.items() if font is None}
+    for symbol in sorted(missing - _told):
+        warnings.warn(f"no installed font has {symbol!r}: shown by its code", stacklevel=3)
+    _told.update(missing)
+    codes = {ord(symbol): f"{ord(symbol):X}" for symbol in missing}
     names = [*plt.rcParams["font.family"], *filter(None, fonts.values())]
     return [label.translate(codes) for label in labels], list(dict.fromkeys(names))
 
@@ -289,9 +293,12 @@ class Shown:
 def show_attention(maps: AttentionMaps) -> Shown:
     """All maps of a text, for the end of a cell: point at a cell of a map to be told its weight.
 
-    Where scripts do not run it is a still picture of the cross-attention maps.
+    Where scripts do not run it is a still picture of the cross-attention maps. Raises
+    InputValueError for more than 200 symbols.
     """
     errors.check_has("maps", maps, "AttentionMaps", "encoder", "decoder", "cross", "written")
+    if max(len(maps.source), len(maps.target)) > 200:
+        raise InputValueError("maps that answer are shown for texts of at most 200 symbols")
     source, still = list(maps.source), io.BytesIO()
     figure = plot_heads(maps.cross, maps.written, source)
     figure.savefig(still, format="png", dpi=72)

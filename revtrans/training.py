@@ -183,6 +183,7 @@ class Training:
 
     def measure(self) -> None:
         """Add how well the model does on held-out strings to the history."""
+        errors.check_finite(self.model)
         predicted, labels = predict(self.model, self.held_out), self.held_out.labels
         exact, token = exact_match(predicted, labels), token_accuracy(predicted, labels)
         self.history.step.append(len(self.history.loss))

@@ -127,20 +127,20 @@ def test_a_trained_model_reverses_what_is_typed_and_what_is_piped(saved, capsys,
     assert capsys.readouterr().out == "cba\n\ndcba\nb\nabcde\n"
 
 
-def test_without_a_text_standard_input_is_read(saved, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.StringIO("abcd\nb\n"))
-    assert cli.main(["reverse", saved]) == 0
-    assert capsys.readouterr().out == "dcba\nb\n"
+def test_options_may_stand_between_and_standard_input_may_be_closed(saved, capsys, monkeypatch):
+    assert cli.main(["reverse", saved, "--beam", "2", "abcd"]) == 0
+    assert capsys.readouterr().out == "dcba\n"
     monkeypatch.setattr(sys, "stdin", None)  # as `<&-` leaves it
     assert cli.main(["reverse", saved, "-"]) == 0
     assert capsys.readouterr().out == ""
 
 
-def test_control_characters_of_a_model_do_not_reach_the_terminal(tmp_path, capsys):
-    by_hand = hand_made("a\x1b\n", 4)
-    saving.save(by_hand, tmp_path / "m")
-    assert cli.main(["reverse", str(tmp_path / "m"), "a\x1b", "\na"]) == 0
-    assert capsys.readouterr().out == "\\x1ba\na\\n\n"
+def test_control_characters_reach_a_file_and_no_terminal(tmp_path, capsys, monkeypatch):
+    saving.save(hand_made("a\x1b\t", 4), tmp_path / "m")
+    for terminal, shown in ((False, "\x1ba\na\t\n"), (True, "\\x1ba\na\\t\n")):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda terminal=terminal: terminal)
+        assert cli.main(["reverse", str(tmp_path / "m"), "a\x1b", "\ta"]) == 0
+        assert capsys.readouterr().out == shown
 
 
 def test_all_position_schemes_are_listed_without_a_look_at_them():
@@ -215,7 +215,7 @@ def test_help_lists_commands_and_exit_codes(capsys):
 
 @pytest.mark.parametrize(
     "typed",
-    ["", "dance", "train", "reverse", "map m", "page", "demo --steps many", "demo -w"],
+    ["", "dance", "train", "reverse", "reverse m", "map m", "page", "demo --steps many", "demo -w"],
 )
 def test_wrong_usage_ends_with_2(typed, capsys):
     with pytest.raises(SystemExit) as ended:

@@ -111,10 +111,23 @@ def test_maps_that_memory_would_not_hold_are_refused(plain):
     for texts in (["a" * 1001], ["a" * 1001, "a"]), (["a"], ["b" * 1001]):
         with pytest.raises(ValueError, match=r"has 1001 symbols; .* at most 1000"):
             plain.plotting.attention_maps(model, *texts)
-    many = ["a"] * 2000
-    axes = plot_attention(torch.ones(2000, 2000), many, many)
-    assert axes.figure.get_size_inches().tolist() == [40, 40]
-    plt.close(axes.figure)
+    with torch.no_grad():  # one that always writes b, and never ends
+        model.decoder.norm.weight.zero_(), model.decoder.norm.bias.zero_()
+        model.decoder.norm.bias += 9 * model.embedding.weight[4]
+    assert len(plain.plotting.attention_maps(model, "ab").target) == 1000
+    maps = plain.plotting.attention_maps(model, "ab", "a" * 201)
+    with pytest.raises(ValueError, match="at most 200 symbols"):
+        plain.plotting.show_attention(maps)
+
+
+def test_figures_fit_into_memory():
+    many = ["a"] * 300
+    drawn = [
+        plot_attention(torch.ones(300, 300), many, many).figure,
+        plot_heads(torch.ones(1, 1, 300, 300), many, many),
+        plot_batch(Vocab("a"), torch.full((110, 110), 3)).figure,
+    ]
+    assert [figure.get_size_inches().tolist() for figure in drawn] == [[40, 40]] * 3
 
 
 @pytest.mark.parametrize("target", [None, "cba"])
@@ -222,13 +235,13 @@ def test_labels_are_drawn_in_a_font_that_has_them(font_with_a_glyph):
 def test_a_symbol_that_no_font_has_is_shown_by_its_code_and_told_once():
     ids = torch.tensor([[3, 4]])
     with pytest.warns(
-        UserWarning, match="no installed font has \U0010fffe: shown by its code"
+        UserWarning, match="no installed font has '.U0010fffe': shown by its code"
     ) as told:
         ax = plot_batch(Vocab("a\U0010fffe"), ids)
         ax.figure.canvas.draw()
     assert len(told) == 1
     assert [text.get_text() for text in ax.texts] == ["a", "10FFFE"]
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning, match="10fffd") as told:
         plot_heads(torch.eye(2).expand(2, 2, 2, 2), "ab", "a\U0010fffd")
     assert len(told) == 1, "not once for each head"
 

@@ -1,7 +1,9 @@
 """The loss, the metrics, the schedule and the loop."""
 
+import io
 import math
 import re
+import sys
 
 import checks
 import pytest
@@ -165,6 +167,26 @@ def test_a_model_with_a_hook_is_trained_as_it_is():
     model.encoder.layers[0].register_forward_hook(lambda *args: calls.append(1))
     training.step()
     assert calls == [1], "also if it comes in the middle"
+
+
+class Refusing(io.StringIO):
+    """What a full disk or a closed pipe is like."""
+
+    def write(self, text: str) -> int:
+        raise OSError("no space left")
+
+    def flush(self) -> None:
+        raise OSError("no space left")
+
+
+@pytest.mark.parametrize("stream", ["None", "closed", "refusing"])
+def test_a_training_goes_on_where_its_bar_cannot_be_written(stream, monkeypatch):
+    there = {"None": None, "closed": io.StringIO(), "refusing": Refusing()}[stream]
+    if stream == "closed":
+        there.close()
+    monkeypatch.setattr(sys, "stderr", there)
+    for _ in range(2):
+        assert len(fit(checks.tiny(), TASK, steps=3, **(QUICK | {"progress": True})).loss) == 3
 
 
 @pytest.mark.parametrize("in_callback", [True, False])

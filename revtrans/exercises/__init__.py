@@ -56,8 +56,11 @@ class Report:
         return not self.mistake
 
     def __repr__(self) -> str:
+        whole = {"break_long_words": False, "break_on_hyphens": False}
         lines = f"{self.topic}: {self.message}".splitlines()
-        return "\n".join(textwrap.fill(line, 88, break_long_words=False) for line in lines)
+        numbers = " ", "[", "tensor("  # such lines stay as they are
+        wrapped = [x if x.startswith(numbers) else textwrap.fill(x, 88, **whole) for x in lines]
+        return "\n".join(wrapped)
 
     def plot(self) -> Figure | None:
         """Expected beside got, if there is something to draw: masks, ids or other numbers."""
