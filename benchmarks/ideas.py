@@ -78,8 +78,7 @@ def unembed_the_grid(model: Transformer, x: Tensor) -> Tensor:
 def with_bias(attention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
     """The mask as numbers to add, kept with it."""
     if not hasattr(mask, "bias"):
-        lowest = torch.finfo(query.dtype).min
-        mask.bias = query.new_zeros(mask.shape).masked_fill(~mask, lowest)
+        mask.bias = fast.hiding(mask, query)
     return nn.functional.scaled_dot_product_attention(query, key, value, mask.bias)
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLOCKS', 'OF_ALL_MODULES', 'Packing', 'project', 'mean_of_values', 'attend_packed', 'Packed', 'as_written',
-           'attends_plainly', 'packed', 'of_like_length', 'Room', 'stacked', 'look', 'FastState']
+           'attends_plainly', 'packed', 'of_like_length', 'hiding', 'Room', 'stacked', 'look', 'FastState']
 
 # %% ../nbs/20_packing.ipynb #packing-imports
 from collections.abc import Iterator, Sequence
@@ -185,11 +185,20 @@ def of_like_length(lengths: Sequence[int], symbols: int) -> Iterator[list[int]]:
         order = order[rows:]
 
 # %% ../nbs/20_packing.ipynb #export-room
+def hiding(mask: Bool[Tensor, "*rows key"], like: Tensor) -> Float[Tensor, "*rows key"]:
+    """A mask as numbers to add to scores: 0 where it is True, and −∞ elsewhere.
+
+    A row in which all is hidden gets zeros: softmax could make nothing of −∞ alone.
+    """
+    hidden = ~mask & mask.any(-1, keepdim=True)
+    return like.new_zeros(mask.shape).masked_fill(hidden, -torch.inf)
+
+
 class Room:
     """Keys and values so far, of all layers, with room for more: a step rarely copies them.
 
     Each step writes a column for each candidate of each string. Once candidates have branched,
-    `hidden` is True at the columns that are not of a candidate's own past.
+    `hidden` is what to add to their scores: 0 at columns of their own past, −∞ elsewhere.
     """
 
     def __init__(self, n_layers: int, strings: int, n_heads: int, d_head: int, like: Tensor):
@@ -206,14 +215,14 @@ class Room:
             self.values = nn.functional.pad(self.values, (0, 0, 0, more))
         if self.hidden is not None:
             own = torch.eye(self.candidates, dtype=torch.bool, device=self.hidden.device)
-            others = (~own).expand(len(self.hidden), 1, -1, -1)
-            self.hidden = torch.cat([self.hidden, others], dim=3)
+            own = hiding(own, self.hidden).expand(len(self.hidden), 1, -1, -1)
+            self.hidden = torch.cat([self.hidden, own], dim=3)
         self.length += self.candidates
 
     def tidy(self) -> None:
         """Keep only columns that are in the past of a candidate."""
         if self.hidden is not None:
-            seen = ~self.hidden.all(2).squeeze(1)
+            seen = (self.hidden == 0).any(2).squeeze(1)
             self.length = max(seen.sum(1).tolist(), default=0)
             kept = seen.byte().argsort(dim=1, descending=True, stable=True)[:, : self.length]
             self.hidden = self.hidden.take_along_dim(kept[:, None, None], 3)
@@ -238,7 +247,7 @@ class Room:
         """
         strings, string = self.keys.shape[1], rows // self.candidates
         if self.hidden is None:
-            self.hidden = rows.new_zeros(strings, 1, 1, self.length, dtype=torch.bool)
+            self.hidden = self.keys.new_zeros(strings, 1, 1, self.length)
         hidden, each = self.hidden.flatten(0, 2)[rows], len(rows) // strings
         kept = torch.arange(strings, device=rows.device).repeat_interleave(each)
         together = each > 0 and torch.equal(string, kept)
@@ -261,17 +270,13 @@ def look(
     query: Float[Tensor, "strings heads candidates d_head"],
     keys: Float[Tensor, "strings heads d_head column"],
     values: Float[Tensor, "strings heads column d_head"],
-    hidden: Bool[Tensor, "strings 1 _ column"] | None,
+    hidden: Float[Tensor, "strings 1 _ column"] | None,
 ) -> Float[Tensor, "rows d_model"]:
     """What each candidate's query takes; it is divided by √d already."""
     scores = torch.bmm(query.flatten(0, 1), keys.flatten(0, 1))
     if hidden is not None:
-        lowest = torch.finfo(scores.dtype).min
-        scores.view(*query.shape[:3], keys.shape[3]).masked_fill_(hidden, lowest)
-    weights = scores.softmax(-1)
-    if hidden is not None:
-        weights.view(*query.shape[:3], keys.shape[3]).masked_fill_(hidden, 0.0)
-    attended = torch.bmm(weights, values.flatten(0, 1)).view_as(query)
+        scores = (scores.view(*query.shape[:3], keys.shape[3]) + hidden).flatten(0, 1)
+    attended = torch.bmm(scores.softmax(-1), values.flatten(0, 1)).view_as(query)
     return merge_heads(attended).flatten(0, 1)
 
 
@@ -285,7 +290,7 @@ class FastState:
         self.model, n_heads, self.length = model, model.config.n_heads, 0
         packing, d_head = Packing(source != Vocab.pad), model.config.d_model // n_heads
         memory = Packed(model).encode(source, packing)
-        self.hidden = None if packing.full else ~padding_mask(source)
+        self.hidden = None if packing.full else hiding(padding_mask(source), memory)
         self.room = Room(model.config.n_layers, len(source), n_heads, d_head, memory)
         self.cross, self.weights = [], []
         for layer in model.decoder.layers:

@@ -9,7 +9,7 @@ from torch_peers import assert_close
 from revtrans.attention import scaled_dot_product_attention
 from revtrans.decoding import CachedState, PlainState, start
 from revtrans.model import FeedForward
-from revtrans.packed import FastState, Packed, Packing, as_written, look, packed
+from revtrans.packed import FastState, Packed, Packing, as_written, hiding, look, packed
 from revtrans.schemes import SCHEMES
 from revtrans.training import cross_entropy
 
@@ -212,8 +212,8 @@ def test_candidates_of_a_string_share_what_is_kept_for_it():
 @torch.no_grad()
 def test_what_is_hidden_from_the_quick_decoder_gets_no_weight_in_half_precision():
     query, keys = torch.ones(1, 1, 1, 1), torch.tensor([[[[-60_000.0, 60_000.0]]]])
-    values, hidden = torch.tensor([[[[1.0], [2.0]]]]), torch.tensor([[[[False, True]]]])
-    seen = look(query.half(), keys.half(), values.half(), hidden)
+    values, mask = torch.tensor([[[[1.0], [2.0]]]]), torch.tensor([[[[True, False]]]])
+    seen = look(query.half(), keys.half(), values.half(), hiding(mask, query.half()))
     assert seen.tolist() == [[1.0]]
     model = checks.tiny()
     source = checks.reversal_batch(model.vocab, ["abc", ""]).source
