@@ -63,7 +63,7 @@ def _decoding(folder: Path) -> Iterator[Must]:
         what = f"decoding {row['length']} symbols, times slower:"
         for name, bound in (
             ("torch.nn.Transformer", {64: 6, 128: 14}[row["length"]]),
-            ("x-transformers", 2.5),
+            ("x-transformers", 2.3),
         ):
             yield Must(f"{what} {name}", row[f"{name}, times slower"]["median"], bound, False)
         beam = row["beam 4 over 4 greedy"]["median"]

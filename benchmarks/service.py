@@ -51,7 +51,10 @@ def ask_from_threads(n_threads: int, seconds: float) -> None:
 
 def threads(n_threads: int = 8, seconds: float = 60.0) -> list[dict]:
     """Threads that ask one model at once, for a time; a process that does not end has hung."""
-    code = f"from benchmarks import service; service.ask_from_threads({n_threads}, {seconds})"
+    code = (
+        "import torch; torch.set_num_threads(1)\n"  # with two, training crawls on a busy machine
+        f"from benchmarks import service; service.ask_from_threads({n_threads}, {seconds})"
+    )
     try:
         command = [sys.executable, "-c", code]
         limit = 2 * seconds + 60
