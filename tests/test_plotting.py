@@ -105,6 +105,11 @@ def test_texts_that_are_too_long_have_no_maps(plain):
             plain.plotting.attention_maps(model, source, target)
 
 
+def test_maps_read_as_one_line_in_a_cell(trained):
+    said = repr(attention_maps(trained, "abcde"))
+    assert said == "AttentionMaps('abcde' → 'edcba', 1 layers of 2 heads)"
+
+
 def test_maps_that_memory_would_not_hold_are_refused(plain):
     config = plain.model.TransformerConfig("ab", max_length=1001, d_model=8, n_heads=2, d_ff=8)
     model = plain.model.Transformer(config)
