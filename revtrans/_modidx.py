@@ -23,6 +23,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'revtrans.cli': { 'revtrans.cli._check_command': ('command_line.html#_check_command', 'revtrans/cli.py'),
                               'revtrans.cli._check_folder': ('command_line.html#_check_folder', 'revtrans/cli.py'),
                               'revtrans.cli._demo': ('command_line.html#_demo', 'revtrans/cli.py'),
+                              'revtrans.cli._give_up_a_full_stderr': ('command_line.html#_give_up_a_full_stderr', 'revtrans/cli.py'),
                               'revtrans.cli._keep_moments': ('command_line.html#_keep_moments', 'revtrans/cli.py'),
                               'revtrans.cli._load': ('command_line.html#_load', 'revtrans/cli.py'),
                               'revtrans.cli._map_command': ('command_line.html#_map_command', 'revtrans/cli.py'),

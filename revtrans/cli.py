@@ -360,6 +360,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         _say("revtrans: interrupted")
         return 128 + (error.args[0] if error.args else signal.SIGINT)
+    finally:
+        _give_up_a_full_stderr()
+
+
+def _give_up_a_full_stderr() -> None:
+    """Python would end with 120 if it could not write what is left for standard error."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except (OSError, ValueError):
+        sys.stderr = None
 
 
 def _run(arguments: argparse.Namespace) -> int:
