@@ -24,5 +24,6 @@ def _one_of_them(rank: int, processes: int, folder: Path, function: Callable, gi
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=processes)
     try:
         torch.save(function(*given), folder / str(rank))
+        dist.barrier()  # a thread of the group may still free tensors: Python must not end yet
     finally:
         dist.destroy_process_group()
