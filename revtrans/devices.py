@@ -65,6 +65,7 @@ class Bar(tqdm):
             super().__init__(**(options | {"disable": True}))
 
     def display(self, *given, **options) -> object:
+        """Draw the bar, as `tqdm` does, if it can be drawn."""
         try:
             return super().display(*given, **options)
         except (OSError, ValueError):
