@@ -96,8 +96,7 @@ def _train(arguments: argparse.Namespace, config, every: int = EVERY, keep=None,
             raise FileError(f"{saved} is a model of another training; choose another --out")
         out.mkdir(parents=True, exist_ok=True)
     try:
-        bar = sys.stderr is not None
-        history = resumable_fit(kept, model, task, every, bar, keep, **recipe)
+        history = resumable_fit(kept, model, task, every, callback=keep, **recipe)
     except InputValueError as error:  # a file of another training
         raise FileError(f"{error}; choose another --out") from error
     done, steps = len(history.loss), recipe["steps"]
