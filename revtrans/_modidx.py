@@ -283,6 +283,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'revtrans/plotting.py'),
                                    'revtrans.plotting._check_axes': ('attention_maps.html#_check_axes', 'revtrans/plotting.py'),
                                    'revtrans.plotting._fits': ('attention_maps.html#_fits', 'revtrans/plotting.py'),
+                                   'revtrans.plotting._maps_alone': ('attention_maps.html#_maps_alone', 'revtrans/plotting.py'),
                                    'revtrans.plotting._stacked': ('attention_maps.html#_stacked', 'revtrans/plotting.py'),
                                    'revtrans.plotting.antidiagonal_score': ( 'attention_maps.html#antidiagonal_score',
                                                                              'revtrans/plotting.py'),

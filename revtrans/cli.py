@@ -320,7 +320,9 @@ def _parser() -> argparse.ArgumentParser:
     where = "a .safetensors file, or the folder that `train` wrote"
     back = command("reverse", _reverse_command, "reverse texts with a saved model")
     back.add_argument("model", type=Path, metavar="MODEL", help=where)
-    back.add_argument("text", nargs="+", metavar="TEXT", help="a text to reverse; - for stdin")
+    what = "a text to reverse; - for stdin, which is read, too, if there is no TEXT"
+    texts = back.add_argument("text", nargs="+", metavar="TEXT", default=["-"], help=what)
+    texts.required = sys.stdin is None or sys.stdin.isatty()
     back.add_argument("--beam", type=int, default=1, help="beam width; 1 is greedy (%(default)s)")
 
     map_ = command("map", _map_command, "draw a saved model's attention map for one text")

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from . import errors
 from .attention import padding_mask
-from .data import Vocab, make_batch
+from .data import Batch, Vocab, make_batch
 from .decoding import reverse
 from .devices import evaluating
 from .errors import InputTypeError, InputValueError
@@ -98,29 +98,33 @@ def attention_maps(
         longest = min(model.config.max_length, 1000)
         target = [text[:longest] for text in reverse(model, source)]
     errors.check_mapped(model, target)
+    errors.check_texts(source, target)
     with evaluating(model) as device:
-        batch = make_batch(model.vocab, source, target).to(device)
-        memory, encoder = model.encode(batch.source)
-        of_source, of_target = padding_mask(batch.source), padding_mask(batch.decoder_input)
-        _, pairs = model.decode(batch.decoder_input, memory, of_source)
-        encoder = _stacked(model, "encoder", encoder, of_source)
-        decoder = _stacked(model, "decoder", [own for own, _ in pairs], of_target)
-        cross = _stacked(model, "cross", [cross for _, cross in pairs], of_source)
-    maps = []
-    for i, n in enumerate(batch.source_mask.sum(1).tolist()):
-        t = int(batch.label_mask[i].sum())
-        texts = (model.vocab.decode(ids[i].tolist()) for ids in (batch.source, batch.labels))
-        own = encoder[i, ..., :n, :n], decoder[i, ..., :t, :t], cross[i, ..., :t, :n]
-        maps.append(AttentionMaps(*texts, *own))
-    return maps
+        return [
+            _maps_alone(model, make_batch(model.vocab, [read], [written]).to(device))
+            for read, written in zip(source, target)
+        ]
+
+
+def _maps_alone(model: Transformer, batch: Batch) -> AttentionMaps:
+    """The maps of a batch of one text, in which nothing is padding."""
+    memory, encoder = model.encode(batch.source)
+    of_source, of_target = padding_mask(batch.source), padding_mask(batch.decoder_input)
+    _, pairs = model.decode(batch.decoder_input, memory, of_source)
+    return AttentionMaps(
+        *(model.vocab.decode(ids[0].tolist()) for ids in (batch.source, batch.labels)),
+        _stacked(model, "encoder", encoder, of_source),
+        _stacked(model, "decoder", [own for own, _ in pairs], of_target),
+        _stacked(model, "cross", [cross for _, cross in pairs], of_source),
+    )
 
 
 def _stacked(
     model: Transformer, kind: str, weights: list[Tensor], mask: Tensor
-) -> Float[Tensor, "batch layers heads query key"]:
+) -> Float[Tensor, "layers heads query key"]:
     """All layers' weights, on the CPU; those of a scheme's slots are spread over the keys."""
     dense = getattr(model.positions, "dense", lambda kind, of_layer, mask: of_layer)
-    return torch.stack([dense(kind, of_layer, mask) for of_layer in weights], 1).float().cpu()
+    return torch.cat([dense(kind, of_layer, mask) for of_layer in weights]).float().cpu()
 
 # %% ../nbs/07_attention_maps.ipynb #export-legible
 @cache

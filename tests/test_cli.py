@@ -125,6 +125,9 @@ def test_a_trained_model_reverses_what_is_typed_and_what_is_piped(saved, capsys,
     monkeypatch.setattr(sys, "stdin", io.StringIO("abcd\nb\n"))
     assert cli.main(["reverse", saved, "abc", "", "-", "edcba", "--beam", beam]) == 0
     assert capsys.readouterr().out == "cba\n\ndcba\nb\nabcde\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("abcd\nb\n"))
+    assert cli.main(["reverse", saved, "--beam", beam]) == 0
+    assert capsys.readouterr().out == "dcba\nb\n"
 
 
 def test_options_may_stand_between_and_standard_input_may_be_closed(saved, capsys, monkeypatch):
@@ -220,7 +223,8 @@ def test_help_lists_commands_and_exit_codes(capsys):
     "typed",
     ["", "dance", "train", "reverse", "reverse m", "map m", "page", "demo --steps many", "demo -w"],
 )
-def test_wrong_usage_ends_with_2(typed, capsys):
+def test_wrong_usage_ends_with_2(typed, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(SystemExit) as ended:
         cli.main(typed.split())
     assert ended.value.code == 2 and "usage: revtrans" in capsys.readouterr().err

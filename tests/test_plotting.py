@@ -66,6 +66,7 @@ def test_maps_are_cut_to_each_text_as_if_it_were_alone(trained, targets):
         assert maps.decoder.shape == (1, 2, t, t)
         assert maps.cross.shape == (1, 2, t, n)
         assert_same_maps(maps, attention_maps(trained, TEXTS[i], alone[i]))
+        assert maps.cross.untyped_storage().nbytes() == 4 * maps.cross.numel()  # no room for others
 
 
 def test_every_row_of_a_map_sums_to_one(trained):
