@@ -251,6 +251,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'revtrans.packed.as_written': ('packing.html#as_written', 'revtrans/packed.py'),
                                  'revtrans.packed.attend_packed': ('packing.html#attend_packed', 'revtrans/packed.py'),
                                  'revtrans.packed.attends_plainly': ('packing.html#attends_plainly', 'revtrans/packed.py'),
+                                 'revtrans.packed.functions': ('packing.html#functions', 'revtrans/packed.py'),
                                  'revtrans.packed.hiding': ('packing.html#hiding', 'revtrans/packed.py'),
                                  'revtrans.packed.look': ('packing.html#look', 'revtrans/packed.py'),
                                  'revtrans.packed.mean_of_values': ('packing.html#mean_of_values', 'revtrans/packed.py'),

@@ -6,9 +6,10 @@ import torch
 from torch import nn
 from torch_peers import assert_close
 
+from revtrans import attention
 from revtrans.attention import scaled_dot_product_attention
 from revtrans.decoding import CachedState, PlainState, start
-from revtrans.model import FeedForward
+from revtrans.model import DecoderLayer, FeedForward, Transformer
 from revtrans.packed import FastState, Packed, Packing, as_written, hiding, look, packed
 from revtrans.schemes import SCHEMES
 from revtrans.training import cross_entropy
@@ -133,6 +134,27 @@ def test_a_readers_own_piece_is_called(touch):
     assert isinstance(start(model, batch.source, cache=True), PlainState)
 
 
+@pytest.mark.parametrize(
+    "place, name",
+    [(DecoderLayer, "forward"), (Transformer, "embed"), (attention, "masked_softmax")],
+)
+def test_what_is_replaced_in_the_library_is_called(monkeypatch, place, name):
+    model, called, theirs = checks.tiny(), [], getattr(place, name)
+    batch = checks.reversal_batch(model.vocab, ["abc", "de"])
+
+    def mine(*given):
+        called.append("called")
+        return theirs(*given)
+
+    monkeypatch.setattr(place, name, mine)
+    assert packed(model) is model
+    assert isinstance(start(model, batch.source, cache=True), PlainState)
+    packed(model)(batch.source, batch.decoder_input)
+    assert called
+    monkeypatch.undo()
+    assert as_written(model)
+
+
 def test_a_hook_of_all_modules_is_called():
     model, called = checks.tiny(), []
     batch = checks.reversal_batch(model.vocab, ["abc", "de"])
@@ -176,6 +198,7 @@ def test_a_scheme_that_nobody_knows_is_called_and_packed():
 @pytest.mark.parametrize("texts", [["abcde", "", "ba"], ["", "", ""]])
 def test_the_fast_state_is_the_full_pass(positions, texts):
     model = checks.tiny(positions=positions, max_length=40, tied=positions == "learned")
+    model.decoder.layers.append(DecoderLayer(model.config))  # a reader's model may grow
     source = checks.reversal_batch(model.vocab, texts).source
     written = torch.randint(1, len(model.vocab), (3, 36), generator=checks.seeded())
     fast, plain = FastState(model, source), PlainState(model, source)
