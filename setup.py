@@ -1,5 +1,6 @@
 """Everything that pip needs, read from settings.ini: the one place where it is written."""
 
+import sys
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -9,6 +10,10 @@ here = Path(__file__).parent
 config = ConfigParser(delimiters=["="])
 config.read(here / "settings.ini", encoding="utf-8")
 settings = config["DEFAULT"]
+
+# Said here, before pip looks for versions of other packages and complains of those.
+if sys.version_info < tuple(map(int, settings["min_python"].split("."))):
+    sys.exit(f"{settings['lib_name']} needs Python {settings['min_python']} or newer")
 
 LICENSES = {"apache2": "Apache-2.0"}
 EXTRAS = ("dev", "bench", "check", "site")

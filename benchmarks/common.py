@@ -89,11 +89,17 @@ def store(name: str, rows: list[dict], folder: Path, **settings: object) -> None
 
 
 def read(name: str, folder: Path = RESULTS) -> dict:
-    """A stored result. Raises FileNotFoundError, with the command to run, if there is none."""
+    """A stored result. Raises FileNotFoundError, with the command to run, if there is none.
+
+    One without rows is a ValueError.
+    """
     path = folder / f"{name}.json"
     if not path.is_file():
         raise FileNotFoundError(f"no stored result {path.name}: run python -m benchmarks {name}")
-    return json.loads(path.read_text())
+    result = json.loads(path.read_text())
+    if not result["rows"]:
+        raise ValueError(f"no rows in {path.name}: run python -m benchmarks {name}")
+    return result
 
 
 def show(rows: list[dict]) -> None:

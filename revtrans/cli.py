@@ -58,13 +58,16 @@ def _say(text: str) -> None:
         print(text, file=sys.stderr)
 
 
-def _check_folder(path: Path) -> None:
-    """Be sure, before any work, that `path` can be a folder with new files in it."""
+def _check_folder(path: Path, names: Sequence[str] = ()) -> None:
+    """Be sure, before any work, that `path` can be a folder with files of these names in it."""
     from revtrans.errors import FileError
+    from revtrans.files import check_path
 
     there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise FileError(f"cannot write into {path}: {there} is no folder that takes files")
+    for name in names if path.exists() else ():
+        check_path(path / name)
 
 # %% ../nbs/24_command_line.ipynb #export--train
 STEPS, SEED, EVERY = 325, 0, 100
@@ -86,7 +89,7 @@ def _train(arguments: argparse.Namespace, config, every: int = EVERY, keep=None,
     names = ("checkpoint.safetensors", "model.safetensors", "training.png")
     kept, saved, curve = (out / name for name in names)
     if is_first():
-        _check_folder(out)
+        _check_folder(out, names)
     check_device(device)
     model = Transformer(config, recipe["seed"]).to(device)
     task = ReversalTask(config.symbols, max_length=config.max_length)
@@ -157,6 +160,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     more = sorted(set("".join(words)) - set(ascii_lowercase))
     config = TransformerConfig(symbols=ascii_lowercase + "".join(more))
     check_readable(Transformer(config), words)
+    _check_folder(arguments.out, (*PICTURES, "page.html"))
     steps, seed = getattr(arguments, "steps", STEPS), getattr(arguments, "seed", SEED)
     keep = _keep_moments(arguments.out, steps)
     model = _train(arguments, config, keep=keep, steps=steps, seed=seed)
@@ -226,7 +230,7 @@ def _map_command(arguments: argparse.Namespace) -> None:
         raise InputValueError(f"the picture is a .png file, not {arguments.out.name!r}")
     model = _load(arguments)
     check_mapped(model, [arguments.text])
-    _check_folder(arguments.out.parent)
+    _check_folder(arguments.out.parent, [arguments.out.name])
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     layer, head, score = _save_map(model, arguments.text, arguments.out)
     print(f"layer {layer}, head {head}: anti-diagonal score {score:.2f}\nwrote {arguments.out}")
@@ -238,7 +242,7 @@ def _page_command(arguments: argparse.Namespace) -> None:
     model, moments = _load(arguments), arguments.moments
     if moments is not None and not moments.is_dir():
         raise FileError(f"there is no folder {moments}")
-    _check_folder(arguments.out.parent)
+    _check_folder(arguments.out.parent, [arguments.out.name])
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     beside = arguments.model if arguments.model.is_dir() else arguments.model.parent
     moments = moments or beside / "moments"

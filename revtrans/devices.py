@@ -83,6 +83,7 @@ def watched(
     `callback(step, model)` is called after each measurement, `after_step(training)` before each
     step and at the end.
     """
+    errors.check_flag("progress", progress)
     if callback is not None:
         errors.check_function("callback", callback)
     history, begin = training.history, time.perf_counter() - training.history.seconds
