@@ -4,8 +4,8 @@ Usage: python tests/check_notebooks.py [--write] [notebook ...]     (default: al
 
 Words must be the same, integers too; decimals may differ by 1 % plus one unit in the last digit.
 Pictures must be the same but for a few pixels, and so must the words in them, which are stored
-beside them. Errors, stderr and progress bars fail. So does a notebook that reaches the network or
-writes into the repository. Each runs in an empty folder, the last notebook first.
+beside them. Errors, stderr and progress bars fail. Each runs in an empty folder, the last notebook
+first. (What it may import, test_check_notebooks says; .ci/run ends by looking for files changed.)
 
 A cell with `#| eval: false` at its top is not run, and its outputs are left alone. What else is to
 be known of a cell stands in its metadata, where it is in no reader's way (in JupyterLab: property
@@ -203,7 +203,7 @@ def run(notebook: NotebookNode) -> Iterator[tuple[int, list[NotebookNode]]]:
         tempfile.TemporaryDirectory() as env["IPYTHONDIR"],
         tempfile.TemporaryDirectory() as folder,
     ):
-        prepare(env["IPYTHONDIR"], NBS.parent)  # and nobody's own start-up files
+        prepare(env["IPYTHONDIR"])  # and nobody's own start-up files
         with client.setup_kernel(cleanup_kc=True, cwd=folder, env=env):
             for index, cell in enumerate(notebook.cells):
                 skipped = extract_directives(cell, remove=False).get("eval:") == ["false"]

@@ -7,95 +7,67 @@ and no formula in TeX is left; what folds is whole.
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-FETCHED = {("script", "src"), ("link", "href"), ("img", "src"), ("iframe", "src")}
+from bs4 import BeautifulSoup
+
+LINKS = "[href], [src]"
 
 
-class Page(HTMLParser):
-    """What the checks need to know of one page."""
-
-    def __init__(self, path: Path):
-        super().__init__()
-        self.ids, self.links, self.tags, self.text, self.prose = set(), [], [], [], []
-        self.language = self.title = self.description = ""
-        self.within = []
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attributes}
-        self.tags.append((tag, given))
-        self.within.append(tag)
-        self.ids |= {given["id"]} if "id" in given else set()
-        self.links += [(tag, key, given[key]) for key in ("href", "src") if key in given]
-        if tag == "html":
-            self.language = given.get("lang", "")
-        if (tag, given.get("name")) == ("meta", "description"):
-            self.description = given["content"]
-
-    def handle_endtag(self, tag: str) -> None:
-        self.tags.append((f"/{tag}", {}))
-        if tag in self.within:
-            while self.within.pop() != tag:  # what needs no end has none
-                pass
-
-    def handle_data(self, data: str) -> None:
-        if "title" in self.within and "svg" not in self.within:
-            self.title += data
-        elif not {"script", "style"} & set(self.within):
-            self.text.append(data)
-            self.prose += [] if "pre" in self.within else [data]
-
-    def count(self, tag: str) -> int:
-        return sum(tag == one for one, _ in self.tags)
-
-
-def faults(name: str, pages: dict[str, Page], folder: Path) -> Iterator[str]:
-    """What is wrong with one page."""
-    page = pages[name]
-    for what in ("language", "title", "description"):
-        if not getattr(page, what):
-            yield f"no {what}"
-    if name != "page.html":
-        yield from (
-            f"no text alternative: {a}" for t, a in page.tags if t == "img" and not a["alt"]
-        )
-    text = "".join(page.text)
-    left = re.findall(r"^#\| .*", text, re.M)
-    left += re.findall(r"\$\$.*|\\\(.*", "".join(page.prose))
-    yield from (f"left over: {found}" for found in left)
-    if page.count("details") != page.count("/details") or text.count("</details>"):
-        yield "something that folds is not closed, or closed twice"
-    for tag, key, link in page.links:
+def wrong_links(path: Path, page: BeautifulSoup, ids: dict[Path, set[str]]) -> Iterator[str]:
+    """The links of the page at `path` that lead nowhere, given the ids of every page."""
+    for tag in page.select(LINKS):
+        link = tag.get("href", tag.get("src"))
         parts = urlsplit(link)
+        target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
         if parts.scheme == "data":
             continue
         if parts.scheme or parts.netloc:
-            if (tag, key) in FETCHED:
+            if tag.name in ("script", "link", "img", "iframe"):
                 yield f"fetched from elsewhere: {link}"
             elif parts.scheme not in ("http", "https") or "." not in parts.netloc:
                 yield f"a link without form: {link}"
-            continue
-        target = (folder / name).parent / unquote(parts.path) if parts.path else folder / name
-        other = target.resolve().relative_to(folder).as_posix()
-        if not target.is_file():
+        elif not target.is_file():
             yield f"leads nowhere: {link}"
-        elif parts.fragment and unquote(parts.fragment) not in pages[other].ids:
+        elif parts.fragment and unquote(parts.fragment) not in ids[target]:
             yield f"leads to no heading: {link}"
+
+
+def faults(path: Path, page: BeautifulSoup, ids: dict[Path, set[str]]) -> Iterator[str]:
+    """What is wrong with the page at `path`; it loses its code on the way."""
+    if not (page.html and page.html.get("lang")):
+        yield "no language"
+    if not (page.title and page.title.string):
+        yield "no title"
+    if not page.select("meta[name=description][content]:not([content=''])"):
+        yield "no description"
+    if path.name != "page.html":
+        yield from (f"no text alternative: {one}" for one in page("img") if not one.get("alt"))
+    yield from wrong_links(path, page, ids)
+    text = page.get_text()
+    markup = re.sub(r"(?s)<script\b.*?</script>", "", path.read_text(encoding="utf-8"))
+    if markup.count("<details") != markup.count("</details>") or "</details>" in text:
+        yield "something that folds is not closed, or closed twice"
+    yield from (f"left over: {one}" for one in re.findall(r"(?m)^#\| .*", text))
+    for code in page("pre"):
+        code.decompose()
+    yield from (f"left over: {one}" for one in re.findall(r"\$\$.*|\\\(.*", page.get_text()))
 
 
 def main(folder: Path) -> int:
     folder = folder.resolve()
-    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.html"))]
-    pages = {name: Page(folder / name) for name in names}
-    found = [f"{name}: {fault}" for name in names for fault in faults(name, pages, folder)]
-    titles = [page.title for page in pages.values()]
-    found += [f"the title of several pages: {t}" for t in set(titles) if titles.count(t) > 1]
-    formulas = sum(page.count("math") for page in pages.values())
-    links = sum(len(page.links) for page in pages.values())
+    texts = {path: path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.html"))}
+    pages = {path: BeautifulSoup(text, "html.parser") for path, text in texts.items()}
+    ids = {path: {tag["id"] for tag in page.select("[id]")} for path, page in pages.items()}
+    titles = Counter(page.title.string for page in pages.values() if page.title)
+    formulas = sum(len(page("math")) for page in pages.values())
+    links = sum(len(page.select(LINKS)) for page in pages.values())
+    found = [f"the title of several pages: {title}" for title, n in titles.items() if n > 1]
+    for path, page in pages.items():
+        found += [f"{path.relative_to(folder)}: {fault}" for fault in faults(path, page, ids)]
     print(*found, f"{len(pages)} pages, {links} links, {formulas} formulas", sep="\n")
     return bool(found or not formulas)
 

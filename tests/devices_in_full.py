@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 from test_devices import TASK, assert_same, losses_and_weights
 from together import together
 
-from revtrans.data import ReversalTask
 from revtrans.files import peek_checkpoint
 from revtrans.model import Transformer, TransformerConfig, more_schemes
-from revtrans.training import exact_match, fit, predict
+from revtrans.training import fit
 
 ROOT = Path(__file__).parent.parent
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 SIZES = ["--symbols", "abc", "--max-length", "4", "--d-model", "16", "--n-heads", "2"]
 TRAIN = ["train", *SIZES, "--d-ff", "32", "--device", "cpu", "--every", "5"]
 # The program, but for the process of one rank, in which each training step first does something.
@@ -57,11 +57,12 @@ def all_schemes() -> dict:
 def run(folder: Path, *options: str, program: str = "", spoiled: int = -1):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment["SPOILED"] = str(spoiled)
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     (folder / "program.py").write_text(SPOILED.format(program or "pass"))
-    start += [str(folder / "program.py")] if program else ["-m", "revtrans"]
+    ours = ["program.py"] if program else ["-m", "revtrans"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([*start, *TRAIN, *options], cwd=folder, env=environment, **pipes)
+    return subprocess.Popen(
+        [*TORCHRUN, *ours, *TRAIN, *options], cwd=folder, env=environment, **pipes
+    )
 
 
 def ours(stderr: str) -> list[str]:
@@ -118,8 +119,9 @@ def test_bad_input_is_refused_in_one_line(tmp_path, options):
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_signal_keeps_a_checkpoint_from_which_all_go_on(tmp_path, name):
     whole = run(tmp_path, "--out", "whole", "--steps", "60")
-    whole.communicate(timeout=120)
-    assert whole.returncode == 0
+    stdout, stderr = whole.communicate(timeout=120)
+    assert whole.returncode == 0, stderr
+    assert stdout.count("trained 60 steps") == 1 and stdout.count("\n") == 3, "one process prints"
     process = run(tmp_path, "--out", "d", "--steps", "60", program="pass")
     kept = tmp_path / "d" / "checkpoint.safetensors"
     while not kept.exists() or peek_checkpoint(kept)[1] < 10:
@@ -138,11 +140,51 @@ def test_a_signal_keeps_a_checkpoint_from_which_all_go_on(tmp_path, name):
         assert all(torch.equal(first[n], second[n]) for n in first if n != "history.seconds")
 
 
-def test_half_precision_learns_the_same(tmp_path):
-    task, found = ReversalTask(), {}
-    sample = task.sample(2000, torch.Generator().manual_seed(1), "held_out")
-    for precision in ("fp32", "bf16"):
-        model = Transformer(TransformerConfig())
-        fit(model, task, precision=precision, eval_every=325, progress=False)
-        found[precision] = exact_match(predict(model, sample), sample.labels)
-    assert min(found.values()) >= 0.99
+def of_two(folder: Path, program: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    (folder / "train.py").write_text(program)
+    options = {"capture_output": True, "text": True, "cwd": folder, "env": environment}
+    return subprocess.run([*TORCHRUN, "train.py"], **options)
+
+
+def test_no_process_ends_before_the_first_has_written(tmp_path):
+    done = of_two(
+        tmp_path,
+        """
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from revtrans import devices
+from revtrans.devices import is_first, process_group
+
+devices.PATIENCE = timedelta(seconds=2)
+torch.cuda.is_available = lambda: True  # whoever wants no GPU does not look for one
+with process_group("cpu"):
+    first = is_first()
+    if first:
+        time.sleep(4)  # writing takes longer than the others' patience with each other
+        Path("written").touch()
+if not first:
+    print(Path("written").exists())
+""",
+    )
+    assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
+
+
+def test_nobody_waits_for_a_first_that_fails(tmp_path):
+    done = of_two(
+        tmp_path,
+        """
+import signal
+from revtrans.devices import is_first, process_group
+
+signal.signal(signal.SIGTERM, lambda *_: None)  # noted, so that torchrun's does not end the wait
+with process_group("cpu"):
+    if is_first():
+        raise OSError("the disk is full")
+""",
+    )
+    assert done.returncode == 1 and done.stderr.count("OSError: the disk is full") == 1
+    assert "SIGKILL" not in done.stderr, "the other was still waiting after half a minute"

@@ -1,4 +1,4 @@
-"""How far two pictures are from each other, and what a kernel is told before it draws them."""
+"""How far two pictures are from each other, and how a kernel is told to draw them."""
 
 import html
 import io
@@ -19,49 +19,11 @@ REACH = 6
 SQUARE = 8  # the side of what is looked at on the whole
 LETTERS = re.compile(r"(?<![\\\w])[^\W\d_]{2}")  # and not a command, as in $\mathdefault{10^{3}}$
 
-GUARD = """
-def install(root):
-    import os
-    import sys
 
-    local = ("127.0.0.1", "::1", "localhost", None, "")
-    names = "mkdir rename remove rmdir link symlink truncate chmod chown utime"
-    changes = {f"os.{name}" for name in names.split()}
-    names_of_hosts = {f"socket.get{of}" for of in ("addrinfo", "hostbyname", "hostbyaddr")}
-
-    def inside(path):
-        try:
-            return os.path.realpath(os.fsdecode(path)).startswith(root + os.sep)
-        except (TypeError, ValueError):
-            return False
-
-    def guard(event, arguments):
-        if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
-            address = arguments[1]
-            if isinstance(address, tuple) and address[0] not in local:
-                raise PermissionError(f"a notebook may not reach the network: {address}")
-        elif event in names_of_hosts and arguments[0] not in local:
-            raise PermissionError(f"a notebook may not reach the network: {arguments[0]}")
-        elif event == "open":
-            path, mode, flags = arguments
-            writes = (flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-            if writes and inside(path):
-                raise PermissionError(f"a notebook may not write into the repository: {path}")
-        elif event in changes and any(inside(argument) for argument in arguments[:2]):
-            raise PermissionError(f"a notebook may not change the repository: {arguments}")
-
-    sys.addaudithook(guard)
-
-
-"""
-
-
-def prepare(folder: str | Path, root: Path) -> None:
-    """Let IPython with its folder `folder` begin with the guard, and draw as PNG and as SVG."""
+def prepare(folder: str | Path) -> None:
+    """Let IPython with its folder `folder` draw as PNG and as SVG."""
     profile = Path(folder) / "profile_default"
-    (profile / "startup").mkdir(parents=True)
-    call = f"install({str(root.resolve())!r})\ndel install\n"
-    (profile / "startup" / "00-guard.py").write_text(GUARD + call)
+    profile.mkdir(parents=True)
     both = "c.InlineBackend.figure_formats = {'png', 'svg'}\n"
     (profile / "ipython_kernel_config.py").write_text(both)
 

@@ -26,10 +26,12 @@ OPTIONS = {"steps": 20, "batch_size": 8, "eval_every": 4, "eval_size": 8, "progr
 
 @pytest.fixture(autouse=True)
 def signals_as_in_a_terminal():
-    """A process in the background ignores Ctrl-C, and so would its children."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """In the background Ctrl-C is ignored, under nohup SIGHUP, and what is ignored stays so."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def stop_at(step: int, *numbers: int):
@@ -71,14 +73,6 @@ def build(kind: str) -> torch.nn.Module:
     return model
 
 
-@pytest.fixture(autouse=True)
-def hang_up_as_usual():
-    """Under nohup it is ignored, and what is ignored stays so."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
 @pytest.mark.parametrize("kind", BUILDS)
 @pytest.mark.parametrize("step, name", [(4, "SIGINT"), (8, "SIGTERM"), (16, "SIGHUP")])
 def test_a_stopped_training_goes_on_bit_for_bit(tmp_path, kind, step, name):
@@ -116,22 +110,6 @@ def test_a_finished_training_is_not_done_again(tmp_path, monkeypatch):
     monkeypatch.setattr(Training, "step", lambda self: pytest.fail("a step was taken"))
     assert told(kept(path, second)) == told(expected) and same(first, second)
     assert path.read_bytes() == content and not second.training
-
-
-@pytest.mark.parametrize("part", ["optimizer", "random.batches", "random.global", "history"])
-def test_without_one_of_its_parts_it_would_not_be_the_same(tmp_path, monkeypatch, part):
-    """What the tests above guard against: each part of a checkpoint is needed."""
-    path = tmp_path / "c"
-    expected = fit(checks.tiny(dropout=0.2), TASK, **OPTIONS)
-    kept(path, callback=stop_at(8))
-    restore = files.restore
-
-    def without(training, state):
-        fresh = files.state_of(training).items()
-        restore(training, state | {name: t for name, t in fresh if name.startswith(part)})
-
-    monkeypatch.setattr(files, "restore", without)
-    assert told(kept(path)) != told(expected)
 
 
 def constant(step: int, steps: int, peak: float, warmup: float) -> float:
@@ -197,17 +175,10 @@ def test_a_path_is_checked_before_any_work(plain, tmp_path, monkeypatch, path):
     assert torch.equal(checks.weights(model), before) and os.listdir(tmp_path) == ["link"]
 
 
-@pytest.mark.parametrize(
-    "options, reason",
-    [
-        ({"every": 0}, "every must be"),
-        ({"steps": 0}, "steps must be"),
-        ({"lr": -1.0}, "lr must be"),
-    ],
-)
-def test_options_are_checked_before_any_work(tmp_path, options, reason):
-    with pytest.raises(InputValueError, match=reason):
-        kept(tmp_path / "c", **options)
+@pytest.mark.parametrize("option", ["every", "steps"])
+def test_options_are_checked_before_any_work(tmp_path, option):
+    with pytest.raises(InputValueError, match=f"{option} must be"):
+        kept(tmp_path / "c", **{option: 0})
     assert not list(tmp_path.iterdir())
 
 
@@ -248,23 +219,13 @@ def one_step_too_many(texts: dict[str, str], tensors: dict[str, torch.Tensor]) -
     "forge",
     [
         one_step_too_many,
-        lambda texts, tensors: texts.update(done="7"),
-        lambda texts, tensors: texts.update(done="-1"),
+        lambda texts, tensors: texts.update(measured="-1"),
         lambda texts, tensors: texts.update(measured="9" * 5000),
-        lambda texts, tensors: texts.update(measured="4"),
         lambda texts, tensors: texts.update(settings="[]"),
         lambda texts, tensors: texts.update(settings="[" * 10_000),
-        lambda texts, tensors: texts.pop("settings"),
-        lambda texts, tensors: texts.pop("done"),
         lambda texts, tensors: tensors["history.loss"].fill_(torch.nan),
-        lambda texts, tensors: tensors["model.embedding.weight"].fill_(torch.inf),
         lambda texts, tensors: tensors["random.batches"].zero_(),
-        lambda texts, tensors: tensors.update({"random.global": torch.zeros(9).byte()}),
-        lambda texts, tensors: tensors.update(other=torch.zeros(1)),
         lambda texts, tensors: tensors.pop("optimizer.embedding.weight.step"),
-        lambda texts, tensors: tensors.update(
-            {"model.embedding.weight": torch.zeros(8, 16).half()}
-        ),
     ],
 )
 def test_a_well_signed_forgery_is_refused_and_changes_nothing(tmp_path, forge):

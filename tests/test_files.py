@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from revtrans import files
 from revtrans.errors import FileError, InputValueError
-from revtrans.files import UNFINISHED, check_path, load, read_file, save, write_file
+from revtrans.files import UNFINISHED, check_path, load, save, write_file
 
 TESTS = Path(__file__).parent
 
@@ -154,40 +154,6 @@ with alone_in(Path({str(path.parent)!r})):
     assert list(path.parent.iterdir()) == [path] and same(load(path), checks.tiny(1))
 
 
-def test_writers_at_the_same_time_do_not_get_in_each_others_way(tmp_path):
-    """Each writes its own number many times; whoever reads meanwhile finds one of them, whole."""
-    path, faults, over = tmp_path / "x", [], threading.Event()
-
-    def numbers(n: int) -> dict[str, torch.Tensor]:
-        return {"x": torch.full((20_000,), float(n))}
-
-    def write(n: int) -> None:
-        for _ in range(10):
-            write_file(path, "demo", numbers(n), n=str(n))
-
-    def read() -> None:
-        while not over.is_set():
-            about, found = read_file(path, "demo", lambda about: numbers(1))
-            assert torch.equal(found["x"], numbers(int(about["n"]))["x"])
-
-    def guarded(work, *arguments):
-        try:
-            work(*arguments)
-        except Exception as error:
-            faults.append(error)
-
-    write(1)
-    reader = threading.Thread(target=guarded, args=(read,))
-    writers = [threading.Thread(target=guarded, args=(write, n)) for n in range(1, 5)]
-    for thread in (reader, *writers):
-        thread.start()
-    for thread in writers:
-        thread.join()
-    over.set()
-    reader.join()
-    assert not faults and list(tmp_path.iterdir()) == [path]
-
-
 # Paths
 
 
@@ -200,19 +166,6 @@ def test_permissions_stay_and_links_stay_links(path):
         assert same(load(target), checks.tiny(1))
     assert link.is_symlink() and stat.S_IMODE(path.stat().st_mode) == 0o600
     assert same(load(path), checks.tiny(1))
-
-
-class Bytes(os.PathLike):
-    def __fspath__(self) -> bytes:
-        return b"x"
-
-
-@pytest.mark.parametrize("given", [5, b"x", Bytes(), None])
-def test_a_path_is_text(plain, given):
-    model = plain.model.Transformer(plain.model.TransformerConfig())
-    for call in (lambda: plain.files.save(model, given), lambda: plain.files.load(given)):
-        with pytest.raises(plain.errors.InputTypeError, match="a path must be a string or a Path"):
-            call()
 
 
 def test_only_regular_files_or_nothing_may_be_replaced(path):
@@ -243,12 +196,6 @@ def test_only_regular_files_or_nothing_may_be_replaced(path):
         save(checks.tiny(), os.fsdecode(os.fsencode(folder) + b"/\xff"))
     assert sorted(os.listdir(folder)) == before and stat.S_ISCHR(os.stat(os.devnull).st_mode)
     assert check_path(path) == path.resolve()
-
-
-@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that nobody can write")
-def test_a_folder_that_takes_no_files_is_one_clear_error():
-    with pytest.raises(FileError, match=r"cannot write /proc/self/model: "):
-        save(checks.tiny(), "/proc/self/model")
 
 
 # Reading
@@ -309,17 +256,6 @@ def test_a_header_that_says_nothing_is_refused(path, about):
     save_file(checks.tiny().state_dict(), path, {"revtrans": about})
     with pytest.raises(FileError, match=r"was not saved by revtrans"):
         load(path)
-
-
-@pytest.mark.parametrize("offsets", [[-8, 0], [0, 10**18], [10**18, 10**18 + 16], [8, 0]])
-def test_data_outside_of_the_file_is_refused(tmp_path, offsets):
-    path = tmp_path / "x"
-    write_file(path, "demo", {"x": torch.zeros(4)})
-    described, data = header(path)
-    described["x"]["data_offsets"] = offsets
-    with_header(path, described, data)
-    with pytest.raises(FileError, match="is not a whole safetensors file"):
-        read_file(path, "demo", lambda about: {"x": torch.zeros(4)})
 
 
 @pytest.mark.parametrize("size", [{"d_model": 10_000, "n_layers": 100}, {"d_ff": 100_000}])

@@ -1,4 +1,4 @@
-"""Who reads one notebook finds the next, and each that it names."""
+"""Who reads one notebook finds the next, and each that it names. (The site's build tries links.)"""
 
 import re
 
@@ -10,12 +10,6 @@ from series import NAMES, NOTEBOOKS
 def texts(path) -> list[str]:
     cells = nbformat.read(path, as_version=4).cells
     return [cell.source for cell in cells if cell.cell_type == "markdown"]
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_every_link_to_a_notebook_leads_to_one(path):
-    named = re.findall(r"\]\(([\w/.]+\.ipynb)", "\n".join(texts(path)))
-    assert all((path.parent / name).is_file() for name in named)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

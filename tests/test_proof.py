@@ -1,20 +1,18 @@
 """Serious tries to refute the proofs, and that a proof of something untrue fails."""
 
+import copy
 import random
 from itertools import product
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from revtrans import proof, schemes
-from revtrans.by_hand import hand_made
 from revtrans.data import ReversalTask, Vocab, make_batch, pad_rows
 from revtrans.decoding import reverse
 from revtrans.model import Transformer, TransformerConfig
-from revtrans.proof import Ball, cases, every, margins, prove_exact, window_of
+from revtrans.proof import Ball, every, margins, prove_exact, window_of
 from revtrans.training import fit
 
 SMALL = {"d_model": 16, "n_heads": 2, "d_ff": 32}
@@ -185,60 +183,10 @@ def test_gradients_are_exactly_zero_outside_the_window(scheme, trial):
     assert max(found) == t + end or cross[0][2] + (-back) == 0
 
 
-@pytest.mark.parametrize("trial", range(10))
-def test_a_step_of_a_long_string_has_the_logits_of_its_window(scheme, trial):
-    draw = random.Random(trial)
-    lanes = (
-        [("start", -draw.randint(0, 2), draw.randint(0, 2))],
-        [("start", -draw.randint(0, 2), 0)],
-    )
-    model = scheme(*lanes, [("end", -1, 1)], draw.randint(1, 2))
-    for _ in range(20):
-        n = draw.choice((1, 2, 3, 7, 60))
-        text, beside = ("".join(draw.choices("abcd", k=k)) for k in (n, draw.randint(1, 70)))
-        t = draw.randint(0, n)
-        whole, own = (
-            logits_at(model, text, t, beside),
-            logits_at(model, *cut(text, t, window_of(model))),
-        )
-        torch.testing.assert_close(whole, own, rtol=1e-3, atol=1e-3)
-
-
-def test_a_window_that_is_too_narrow_is_refuted():
-    model, t = shaken(untrained("neighbours", **SMALL)), 7
-    begin, end = window_of(model)
-    for window, wide_enough in (
-        ((begin, end), True),
-        ((begin + 1, end), False),
-        ((begin, end - 1), False),
-    ):
-        apart = max(
-            (logits_at(model, text, t) - logits_at(model, *cut(text, t, window))).abs().max().item()
-            for text in ("abcabbdacbbacab", "ccaabdacbaccbab", "bcbcaadabcdcaac")
-        )
-        assert apart < 1e-4 if wide_enough else apart > 2e-3
-
-
-@given(st.integers(-7, -1), st.integers(0, 5))
-def test_every_step_of_every_string_is_one_of_the_cases(first, last):
-    found = {cut("x" * n, t, (first, last)) for n in range(1, 30) for t in range(n + 1)}
-    listed = cases(first, last)
-    assert {(len(text), t) for text, t in found} == set(listed) and len(listed) == len(set(listed))
-
-
 def test_every_string_comes_once():
     found = torch.cat([*every(3, 4, rows=7)])
     assert len(found) == len(found.unique(dim=0)) == 81
     assert found.min() == Vocab.n_special and found.max() == Vocab.n_special + 2
-
-
-def test_no_parameter_depends_on_a_place():
-    for name in ("narrow", "neighbours"):
-        sizes = [
-            {key: p.shape for key, p in Transformer(config).named_parameters()}
-            for config in (TransformerConfig("abc", n, positions=name) for n in (3, 3000))
-        ]
-        assert sizes[0] == sizes[1]
 
 
 # Certificates
@@ -264,20 +212,6 @@ def test_float32_keeps_to_the_bound_in_long_strings_and_padded_batches(neighbour
         t = draw.randint(0, n)
         logits, off = bounds_at(neighbours, *cut(text, t, window))
         assert ((logits_at(neighbours, text, t, beside) - logits).abs() <= off).all()
-
-
-def test_a_wider_window_is_proven_too(neighbours):
-    found = prove_exact(neighbours)
-    assert found.proven and found.window == (-2, 2)
-    assert found.windows == sum(3**n for n, _ in cases(-2, 2))
-
-
-@pytest.mark.parametrize("steps", [1, 15])
-def test_a_model_that_is_wrong_gets_a_counterexample_that_is_wrong(steps):
-    model = learn("narrow", "abcd", steps)
-    found = prove_exact(model)
-    assert not found.proven and found.margin < 0
-    assert reverse(model, found.counterexample) != found.counterexample[::-1]
 
 
 def test_one_number_can_undo_a_proof(narrow):
@@ -314,75 +248,52 @@ def test_a_proof_changes_nothing_of_the_model(narrow):
 
 
 @pytest.mark.parametrize(
-    "positions, n_layers, part",
+    "refused, part",
     [
-        ("sinusoidal", 1, "the positions are 'sinusoidal'"),
-        ("learned", 1, "the positions are 'learned'"),
-        ("rotary", 1, "the positions are 'rotary'"),
-        ("local", 1, "cross attention reads every symbol"),
-        ("end_alibi", 1, "cross attention reads every symbol"),
-        ("two_way", 1, "decoder attention counts from 'first'"),
-        ("end_window", 2, "119,295,544 windows"),
+        ("sinusoidal", "the positions are 'sinusoidal'"),
+        ("learned", "the positions are 'learned'"),
+        ("rotary", "the positions are 'rotary'"),
+        ("local", "cross attention reads every symbol"),
+        ("end_alibi", "cross attention reads every symbol"),
+        ("two_way", "decoder attention counts from 'first'"),
+        (("start", (-1, 1), "end"), "not written yet"),
+        (("start", (0, 0), "start"), "cross attention counts from"),
+        (("end", (0, 0), "end"), "encoder attention counts from"),
     ],
 )
-def test_what_has_no_window_is_refused_with_the_reason(positions, n_layers, part):
+def test_what_has_no_window_is_refused_with_the_reason(scheme, refused, part):
+    if isinstance(refused, str):
+        model = untrained(refused)
+    else:
+        encoder, decoder, cross = refused
+        model = scheme([(encoder, 0, 0)], [("start", *decoder)], [(cross, 0, 0)])
     with pytest.raises(proof.InputValueError, match=part):
-        prove_exact(untrained(positions, n_layers=n_layers))
+        prove_exact(model)
 
 
-@pytest.mark.parametrize(
-    "lanes, part",
-    [
-        (([("start", 0, 0)], [("start", -1, 1)], [("end", 0, 0)]), "not written yet"),
-        (([("start", 0, 0)], [("start", 0, 0)], [("start", 0, 0)]), "cross attention counts from"),
-        (([("end", 0, 0)], [("start", 0, 0)], [("end", 0, 0)]), "encoder attention counts from"),
-    ],
-)
-def test_lanes_without_a_window_are_refused(scheme, lanes, part):
+TAMPERED = {
+    "carries a hook": lambda model: model.decoder.register_forward_hook(lambda *_: None),
+    "_slots of the positions": lambda model: setattr(model.positions, "_slots", lambda *_: None),
+    "float32": lambda model: model.double(),
+}
+
+
+@pytest.mark.parametrize("part", TAMPERED)
+def test_a_model_that_was_tampered_with_is_refused(narrow, part):
+    model = copy.deepcopy(narrow)
+    TAMPERED[part](model)
     with pytest.raises(proof.InputValueError, match=part):
-        window_of(scheme(*lanes))
+        prove_exact(model)
 
 
-def test_a_model_that_was_tampered_with_is_refused(narrow, monkeypatch):
-    def refused(part: str) -> None:
-        with pytest.raises(proof.InputValueError, match=part):
-            prove_exact(narrow)
-
-    layer = narrow.decoder.layers[0]
-    hook = layer.feed_forward.register_forward_hook(lambda *call: call[2] * 2)
-    refused("carries a hook")
-    hook.remove()
-    feed_forward = type(layer.feed_forward)
-    usual = feed_forward.forward
-    monkeypatch.setattr(feed_forward, "forward", lambda self, x: 2 * usual(self, x))
-    refused("something else than its layers say")
-    monkeypatch.undo()
-    narrow.positions._slots = lambda *given: type(narrow.positions)._slots(narrow.positions, *given)
-    refused("_slots of the positions")
-    del narrow.positions._slots
-    narrow.double()
-    refused("float32")
-    narrow.float()
-    assert prove_exact(narrow).proven
+def test_what_computes_something_else_is_refused(narrow, monkeypatch):
+    usual = nn.functional.layer_norm
+    monkeypatch.setattr(nn.functional, "layer_norm", lambda *given: 2 * usual(*given))
+    with pytest.raises(proof.InputValueError, match="something else than its layers say"):
+        prove_exact(narrow)
 
 
 def test_too_many_windows_are_refused_and_counted(narrow):
     with pytest.raises(proof.InputValueError, match="104 windows, and at most 103"):
         prove_exact(narrow, most=103)
     assert prove_exact(narrow, most=104).windows == 104
-
-
-def test_bad_input_is_named(plain):
-    with pytest.raises(plain.errors.RevtransError, match="model must be a model"):
-        plain.proof.prove_exact("a model")
-
-
-# By hand
-
-
-@given(st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=16))
-def test_no_string_has_a_smaller_margin_by_hand_than_was_proven(text):
-    assert margins(BY_HAND, pad_rows([BY_HAND.vocab.encode(text)])).min() > 9.8
-
-
-BY_HAND = hand_made("abcdefghijklmnopqrstuvwxyz", 16)

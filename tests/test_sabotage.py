@@ -1,155 +1,75 @@
-"""Each sabotage of the series breaks one piece, and the check that guards the piece notices."""
+"""One edit of the library's own text breaks one piece, and the check that guards it notices."""
+
+import inspect
+import textwrap
 
 import checks
 import pytest
-import torch
-from matplotlib.axes import Axes
-from torch import Tensor
+import test_model
+import test_recurrent
+import test_schemes
+import test_training
 
-from revtrans import attention, decoding, plotting
-from revtrans import model as model_module
-from revtrans.data import Batch, Vocab
-from revtrans.positions import Sinusoidal
+from revtrans import attention, data, decoding, model, plotting, positions, training
+from revtrans.model import Transformer
+from revtrans.recurrent import Recurrent
+from revtrans.schemes import Buckets, Scheme
+from revtrans.training import Training
 
-
-def wrap(monkeypatch, owner, name, broken):
-    """Replace `owner.name` with `broken`, which gets the original as its first argument."""
-    original = getattr(owner, name)
-    monkeypatch.setattr(owner, name, lambda *args, **options: broken(original, *args, **options))
-
-
-def invert_the_mask(monkeypatch):
-    def inverted(mask):
-        return None if mask is None else ~mask
-
-    def broken(original, query, key, value, mask=None, *rest):
-        return original(query, key, value, inverted(mask), *rest)
-
-    def broken_heads(original, layer, query, key, value, mask=None, *rest):
-        return original(layer, query, key, value, inverted(mask), *rest)
-
-    wrap(monkeypatch, attention, "scaled_dot_product_attention", broken)
-    wrap(monkeypatch, attention.MultiHeadAttention, "forward", broken_heads)
-
-
-def forget_the_scale(monkeypatch):
-    def broken(original, query, *rest):
-        return original(query * query.shape[-1] ** 0.5, *rest)
-
-    wrap(monkeypatch, attention, "scaled_dot_product_attention", broken)
-
-
-def softmax_over_the_queries(monkeypatch):
-    wrap(monkeypatch, Tensor, "softmax", lambda original, logits, dim: original(logits, -2))
-
-
-def mask_after_the_softmax(monkeypatch):
-    wrap(monkeypatch, Tensor, "masked_fill", lambda original, x, mask, value: (
-        original(x, mask, value) if value == 0 else x))  # fmt: skip
-
-
-def forget_the_causal_mask(monkeypatch):
-    wrap(monkeypatch, model_module, "causal_mask", lambda original, *a: original(*a) | True)
-
-
-def forget_the_padding_mask(monkeypatch):
-    wrap(monkeypatch, model_module, "padding_mask", lambda original, ids: original(ids) | True)
-
-
-def split_heads_without_transposing(monkeypatch):
-    def broken(original, x, n_heads):
-        return x.reshape(len(x), n_heads, x.shape[1], -1)
-
-    wrap(monkeypatch, attention, "split_heads", broken)
-
-
-def forget_the_shift(monkeypatch):
-    monkeypatch.setattr(Batch, "labels", property(lambda batch: batch.decoder_input))
-
-
-def count_padding_in_the_loss(monkeypatch):
-    def broken(original, *args, ignore_index, **options):
-        return original(*args, **options)
-
-    wrap(monkeypatch, torch.nn.functional, "cross_entropy", broken)
-
-
-def embed_each_step_as_if_it_were_the_first(monkeypatch):
-    def broken(original, model, ids, start=0):
-        return original(model, ids)
-
-    wrap(monkeypatch, model_module.Transformer, "embed", broken)
-
-
-def forget_the_first_key(monkeypatch):
-    def broken(original, state, attention, x, keys, *rest):
-        return original(state, attention, x, torch.cat([keys[:, :, -1:], keys[:, :, 1:]], 2), *rest)
-
-    wrap(monkeypatch, decoding.CachedState, "attend", broken)
-
-
-def cache_keys_that_do_not_follow_their_beam(monkeypatch):
-    def broken(original, state, rows):
-        own = list(state.own)
-        original(state, rows)
-        state.own = own
-
-    wrap(monkeypatch, decoding.CachedState, "select", broken)
-
-
-def never_stop_at_eos(monkeypatch):
-    class Endless(Vocab):
-        eos = -1
-
-    monkeypatch.setattr(decoding, "Vocab", Endless)
-
-
-def forget_the_positions(monkeypatch):
-    monkeypatch.setattr(Sinusoidal, "forward", lambda positions, x, start=0: x)
-
-
-def flip_the_map(monkeypatch):
-    def broken(original, weights):
-        return original(weights[..., :-1, :].flip(-2))  # the last step writes eos
-
-    wrap(monkeypatch, plotting, "antidiagonal_score", broken)
-
-
-def draw_upside_down(monkeypatch):
-    def broken(original, *args, origin, **options):
-        return original(*args, origin="lower", **options)
-
-    wrap(monkeypatch, Axes, "imshow", broken)
-
-
-SABOTAGES = [
-    (invert_the_mask, checks.attention_is_torchs),
-    (forget_the_scale, checks.attention_is_torchs),
-    (softmax_over_the_queries, checks.attention_is_torchs),
-    (mask_after_the_softmax, checks.attention_is_torchs),
-    (invert_the_mask, checks.heads_are_torchs),
-    (split_heads_without_transposing, checks.heads_are_torchs),
-    (invert_the_mask, checks.future_is_hidden),
-    (forget_the_causal_mask, checks.future_is_hidden),
-    (invert_the_mask, checks.padding_is_ignored),
-    (forget_the_padding_mask, checks.padding_is_ignored),
-    (forget_the_shift, checks.labels_are_one_ahead),
-    (count_padding_in_the_loss, checks.loss_ignores_padding),
-    (embed_each_step_as_if_it_were_the_first, checks.cache_changes_nothing),
-    (forget_the_first_key, checks.cache_changes_nothing),
-    (cache_keys_that_do_not_follow_their_beam, checks.beams_keep_their_past),
-    (never_stop_at_eos, checks.decoding_stops),
-    (forget_the_positions, checks.order_is_told),
-    (flip_the_map, checks.best_head_reads_backwards),
-    (draw_upside_down, checks.picture_is_upright),
+EDITS = [  # whose function, its name, what stands there, what is written instead, who must notice
+    (attention, "masked_softmax", "(~mask", "(mask", checks.attention_is_torchs),
+    (attention, "masked_softmax", "softmax(-1)", "softmax(-2)", checks.attention_is_torchs),
+    (attention, "masked_softmax", ".masked_fill(~mask, lowest)", "", checks.attention_is_torchs),
+    (attention, "scaled_dot_product_attention", "math.sqrt", "float", checks.attention_is_torchs),
+    (attention.MultiHeadAttention, "forward", "s, mask)", "s, ~mask)", checks.heads_are_torchs),
+    (attention, "split_heads", "transpose(1, 2)", "view(2, 2, 5, 16)", checks.heads_are_torchs),
+    (model, "causal_mask", ".tril()", "", checks.future_is_hidden),
+    (model, "padding_mask", "!= Vocab.pad", "> -1", checks.padding_is_ignored),
+    (data.Batch, "labels", "1:", ":-1", checks.labels_are_one_ahead),
+    (training, "cross_entropy", "=Vocab.pad", "=-1", checks.loss_ignores_padding),
+    (Transformer, "embed", "(x, start", "(x, 0", checks.cache_changes_nothing),
+    (decoding.CachedState, "step", "h, *self.own[i]", "h, *new", checks.cache_changes_nothing),
+    (decoding.CachedState, "select", ", self.own", ",", checks.beams_keep_their_past),
+    (decoding, "greedy", "done |=", "done &=", checks.decoding_stops),
+    (decoding, "beam_search", "| (ids == Vocab.eos)", "", checks.decoding_stops),
+    (positions.Sinusoidal, "forward", "x + sin", "x + 0 * sin", checks.order_is_told),
+    (plotting, "antidiagonal_score", ".flip(-1)", "", checks.best_head_reads_backwards),
+    (plotting, "plot_attention", "upper", "lower", checks.picture_is_upright),
+]
+TESTS = [  # what no check notices, and the test that does
+    (Transformer, "embed", "self.config.d_model", "64", test_model.test_symbols_grow_by_root_d),
+    (Recurrent, "embed", "self.config.d_model", "64", test_recurrent.test_it_is_torchs_lstm),
+    (Scheme, "attend", "kind, start", "kind, start + 1", test_schemes.test_queries_begin_at_0),
+    (Buckets, "bucket", "offset > 0", "offset >= 0", test_schemes.test_buckets_are_t5s),
+    (Training, "backward", "loss.b", "(2 * loss).b", test_training.test_fit_is_the_loop),
+    (Training, "run", "steps + 1", "steps", test_training.test_the_history_tells_what_happened),
 ]
 
 
-@pytest.mark.parametrize(
-    "sabotage, check", SABOTAGES, ids=[f"{s.__name__}-{c.__name__}" for s, c in SABOTAGES]
-)
-def test_the_check_notices(trained, monkeypatch, sabotage, check):
+@pytest.fixture
+def spoil(monkeypatch):
+    def spoil(owner, name, old, new):
+        found, made = getattr(owner, name), {}
+        function = inspect.unwrap(getattr(found, "fget", found))
+        text = textwrap.dedent(inspect.getsource(function))
+        assert old in text
+        exec(text.replace(old, new), function.__globals__, made)
+        monkeypatch.setattr(owner, name, made[name])
+
+    return spoil
+
+
+@pytest.mark.parametrize("owner, name, old, new, check", EDITS)
+def test_the_check_notices(trained, spoil, owner, name, old, new, check):
     check(trained)
-    sabotage(monkeypatch)
+    spoil(owner, name, old, new)
     with pytest.raises(AssertionError):
         check(trained)
+
+
+@pytest.mark.parametrize("owner, name, old, new, test", TESTS)
+def test_the_test_notices(spoil, owner, name, old, new, test):
+    test()
+    spoil(owner, name, old, new)
+    with pytest.raises(AssertionError):
+        test()

@@ -9,7 +9,6 @@ from torch_peers import assert_close
 
 from revtrans.attention import causal_mask, padding_mask
 from revtrans.data import make_batch
-from revtrans.decoding import CachedState, PlainState, beam_search, greedy
 from revtrans.schemes import SCHEMES, Local, Scheme
 
 KINDS = ("encoder", "decoder", "cross")
@@ -73,19 +72,9 @@ def test_neither_padding_nor_the_future_nor_other_strings_matter(model):
         assert_close(logits[: len(text) + 1], expected[: len(text) + 1])
 
 
-@torch.no_grad()
 def test_one_position_at_a_time_is_the_full_pass(model):
-    batch = checks.reversal_batch(model.vocab, ["abcd", "e", "ba"])
-    states = [kind(model, batch.source) for kind in (CachedState, PlainState)]
-    for i, ids in enumerate(batch.decoder_input.T):
-        if i == 2:
-            rows = torch.tensor([2, 2, 0])
-            batch.decoder_input[:] = batch.decoder_input[rows]
-            for state in states:
-                state.select(rows)
-        assert_close(*(state.step(ids) for state in states))
-    for search in (greedy, lambda *a, **k: beam_search(*a, beam=3, **k)[0]):
-        assert torch.equal(search(model, batch.source), search(model, batch.source, cache=False))
+    checks.cache_changes_nothing(model)
+    checks.beams_keep_their_past(model)
 
 
 def test_gradients_reach_all_that_a_scheme_learns(model):
@@ -143,6 +132,15 @@ def test_schemes_know_no_longest_text(model):
     assert [p.shape for p in model.parameters()] == [p.shape for p in long.parameters()]
     batch = make_batch(model.vocab, ["abcde" * 6], ["edcba" * 6])
     assert_close(*(m(batch.source, batch.decoder_input) for m in (model, long)))
+
+
+def test_queries_begin_at_0():
+    """Whoever asks for nothing reads its own place most, if nearness is all that counts."""
+    model = tiny("alibi")
+    for p in model.encoder.layers[0].self_attention.query.parameters():
+        torch.nn.init.zeros_(p)
+    weights = model.encode(torch.arange(3, 8)[None])[1][0]
+    assert (weights.argmax(-1) == torch.arange(5)).all()
 
 
 def test_rotary_turns_by_the_papers_angles():
@@ -224,8 +222,6 @@ def test_windows_are_softmax_slot_by_slot(name, kind):
                 assert_close(output[b, head, t], scores.softmax(0) @ values)
 
 
-def test_windows_lie_where_they_should():
-    assert SCHEMES["local"].lanes == {"encoder": [("start", -2, 2)], "decoder": [("start", -2, 0)]}
-    assert SCHEMES["end_window"].lanes["cross"] == [("end", -1, 1)]
+def test_two_ways_windows_lie_at_both_ends():
     assert SCHEMES["two_way"].lanes["cross"] == [("start", -1, 1), ("end", -1, 1)]
     assert SCHEMES["two_way"].lanes["decoder"] == [("start", -2, 0), ("first", 0, 0)]

@@ -102,22 +102,25 @@ def test_matrices_and_embeddings_decay_and_vectors_do_not():
 
 def test_fit_is_the_loop():
     """Sample, loss, backward, clip, step: written out once more, it gives the same numbers."""
-    options = {"steps": 7, "lr": 0.01, "clip": 0.1, "label_smoothing": 0.1, "seed": 3}
-    ours, plain = checks.tiny().double(), checks.tiny().double()
-    history = fit(ours, TASK, **options, **QUICK)
-    optimizer, generator = make_optimizer(plain, 2.0), checks.seeded(3)
-    for step, loss in enumerate(history.loss):
-        batch = TASK.sample(16, generator)
-        expected = cross_entropy(plain(batch.source, batch.decoder_input), batch.labels, 0.1)
-        plain.zero_grad()
-        expected.backward()
-        assert nn.utils.clip_grad_norm_(plain.parameters(), 0.1) > 0.2, "there is work for it"
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, 7, 0.01, 0.4)
-        optimizer.step()
-        assert loss == pytest.approx(expected.item())
-    assert_close(checks.weights(ours), checks.weights(plain))
-    assert history.rate == [learning_rate(step, 7, 0.01, 0.4) for step in range(7)]
+    for clip in (0.1, 1e9):
+        options = {"steps": 7, "lr": 0.01, "clip": clip, "label_smoothing": 0.1, "seed": 3}
+        ours, plain = checks.tiny().double(), checks.tiny().double()
+        history = fit(ours, TASK, **options, **QUICK)
+        optimizer, generator = make_optimizer(plain, 2.0), checks.seeded(3)
+        for step, loss in enumerate(history.loss):
+            batch = TASK.sample(16, generator)
+            expected = cross_entropy(plain(batch.source, batch.decoder_input), batch.labels, 0.1)
+            plain.zero_grad()
+            expected.backward()
+            assert nn.utils.clip_grad_norm_(plain.parameters(), clip) > 0.2, "there is work for it"
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, 7, 0.01, 0.4)
+            optimizer.step()
+            assert loss == pytest.approx(expected.item())
+        assert_close(checks.weights(ours), checks.weights(plain))
+        for one, other in zip(ours.parameters(), plain.parameters()):
+            assert_close(one.grad, other.grad)
+        assert history.rate == [learning_rate(step, 7, 0.01, 0.4) for step in range(7)]
 
 
 def test_the_history_tells_what_happened():
