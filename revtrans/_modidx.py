@@ -162,8 +162,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'revtrans/exercises/mistakes.py'),
                                              'revtrans.exercises.mistakes._greedy_trials': ( 'mistakes.html#_greedy_trials',
                                                                                              'revtrans/exercises/mistakes.py'),
-                                             'revtrans.exercises.mistakes._loss_trials': ( 'mistakes.html#_loss_trials',
-                                                                                           'revtrans/exercises/mistakes.py'),
                                              'revtrans.exercises.mistakes._normal': ( 'mistakes.html#_normal',
                                                                                       'revtrans/exercises/mistakes.py'),
                                              'revtrans.exercises.mistakes._seeded': ( 'mistakes.html#_seeded',

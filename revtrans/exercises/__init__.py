@@ -16,6 +16,7 @@ import json
 import linecache
 import multiprocessing
 import os
+import random
 import sys
 import textwrap
 import threading
@@ -86,6 +87,15 @@ SECONDS = 5.0  # for all inputs together
 COMPILING = 60.0  # seconds more, for what torch.compile is still translating
 
 
+_NUMPYS = sys.modules["numpy"].random  # matplotlib has imported it
+_GLOBAL = [  # what an answer may set for the whole process, and what puts it back
+    (random.getstate, random.setstate),
+    (_NUMPYS.get_state, _NUMPYS.set_state),
+    (torch.get_rng_state, torch.set_rng_state),
+    (torch.get_default_dtype, torch.set_default_dtype),
+]
+
+
 class _TimeUp(BaseException):
     """Raised in a thread whose time is over; no `except Exception` catches it."""
 
@@ -93,7 +103,7 @@ class _TimeUp(BaseException):
 def _run(function: Callable, trials: list[tuple]) -> tuple[list, BaseException | None]:
     """The answers up to an exception, and the exception; _TimeUp after `SECONDS`."""
     answers, caught, ended = [], [], threading.Event()
-    dtype = torch.get_default_dtype()
+    before = [get() for get, _ in _GLOBAL]
 
     def work() -> None:
         try:
@@ -105,7 +115,7 @@ def _run(function: Callable, trials: list[tuple]) -> tuple[list, BaseException |
         ended.set()
 
     thread = threading.Thread(target=work, daemon=True)
-    with torch.random.fork_rng(devices=[]):  # a seed that is set inside is forgotten
+    with warnings.catch_warnings():
         thread.start()
         try:
             if not ended.wait(SECONDS) and _compiles(thread):
@@ -117,7 +127,8 @@ def _run(function: Callable, trials: list[tuple]) -> tuple[list, BaseException |
                     stop(ctypes.c_ulong(thread.ident), ctypes.py_object(_TimeUp))
                     ended.wait(0.001)
             thread.join(0.1)
-            torch.set_default_dtype(dtype)
+            for (_, put), state in zip(_GLOBAL, before):
+                put(state)
     return answers, _TimeUp() if too_long else caught[0] if caught else None
 
 
@@ -256,9 +267,7 @@ def _judge(name: str, function: Callable, topic: Topic) -> Report:
             return Report(name, "not a tensor", said)
         return Report(name, "", "right. ✓")
     if any(map(_fault, mine, again)):
-        said = (
-            "it gives something else each time. Is there dropout in it, or a list that it shares?"
-        )
+        said = "it gives something else each time. Is there dropout in it, or a list it shares?"
         return Report(name, "never the same", said)
     mistake, said = _named(topic, mine, error)
     if error is not None:
@@ -296,7 +305,7 @@ def _between(
 def _named(topic: Topic, mine: list[list[Tensor]], error: BaseException | None) -> tuple[str, str]:
     """The known mistake, or two of them, that gives these answers, and what to say of it."""
     # After a wrong answer the numbers tell enough, and an exception may say it in other words.
-    about = type if any(map(_fault, _outcome(topic)[0], mine)) else _message
+    about = type if any(map(_fault, _outcome(topic)[0], mine)) else shown
     for mistake, said, edits in topic.suspects():
         theirs, ended = _outcome(topic, *edits)
         alike = len(theirs) == len(mine) and about(ended) == about(error)
@@ -318,10 +327,6 @@ def _outcome(topic: Topic, *edits: tuple[str, str]) -> tuple[list[list[Tensor]],
         except Exception as error:
             return found, error
     return found, None
-
-
-def _message(error: BaseException | None) -> str:
-    return "" if error is None else shown(error)
 
 
 def _unchanged(before: object, after: object) -> bool:

@@ -57,8 +57,8 @@ class Topic:
             name, sentence = " ".join(said.split()).split(": ", 1)
             found[name], edits = (sentence, []), []
             for version in versions:
-                again = version if "→" in version else f"`{edits[-1][0]}` → {version}"
-                edits = re.findall(r"`(.+?)` → `(.*?)`", " ".join(again.split()))
+                new = re.findall(r"`(.+?)` → `(.*?)`", " ".join(version.split()))
+                edits = new or [*edits[:-1], (edits[-1][0], version.strip("`"))]
                 found[name][1].append(edits)
         return found
 
@@ -68,8 +68,8 @@ class Topic:
         for mistake, said, edits in single:
             yield from ((mistake, said, (*edits, *style)) for style in [(), *zip(self.styles)])
         for (one, first, edits), (other, second, more) in combinations(single, 2):
-            if one != other:
-                yield f"{one}, and {other}", f"{first} {second}", (*edits, *more)
+            both = (f"{one}, and {other}", f"{first} {second}") if one != other else (one, first)
+            yield *both, (*edits, *more)
 
     def made(self, *edits: Edit) -> Callable:
         """The right version, changed by some edits."""
@@ -104,9 +104,8 @@ alphabet made from the text: A letter has another id in another text. Look it up
     - `symbols.index` → `sorted(set(text)).index` or `list(dict.fromkeys(text)).index` or
       `text.index`
 bos and eos added: The ids carry bos and eos, which are added when the batch is made.
-    - `return [` → `return [1, *[`, `text]` → `text], 2]`
-    - `return [` → `return [1, *[`, `text]` → `text]]` or `return [` → `return [*[`, `text]` →
-      `text], 2]`
+    - `return [` → `return [1, *[`, `text]` → `text], 2]` or `text]]`
+    - `return [` → `return [*[`, `text]` → `text], 2]`
 symbols lost: A symbol that comes twice in the text has its id twice in the answer.
     - `in text` → `in dict.fromkeys(text)` or `in sorted(set(text))`
 the alphabet read: You go through the alphabet. Go through the text, symbol by symbol.
@@ -114,7 +113,7 @@ the alphabet read: You go through the alphabet. Go through the text, symbol by s
 back to front: The ids come from last to first. Reversing is the model's task.
     - `in text` → `in text[::-1]`
 """,
-    lambda: [("abc", "ca"), ("xka", "kaa"), ("cab", "abba")],
+    lambda: [("abc", "ca"), ("xka", "kaa"), ("cabd", "abba")],
 )
 
 # %% ../../nbs/27_mistakes.ipynb #export-batch
@@ -139,17 +138,14 @@ def _grid(rows):
     width = max(map(len, rows))
     return torch.tensor([row + [0] * (width - len(row)) for row in rows])
 
-labels not shifted: The decoder is handed the symbol that it should guess. Let its input be one
-    step behind.
+labels not shifted: The decoder is handed what it should guess. Let its input be one step behind.
     - `target[:, :-1], target[:, 1:]` → `target, target` or `target[:, :-1]` → `target[:, 1:]`
-    - `[1, *i, 2]` → `[1, *i]`, `target[:, :-1], target[:, 1:]` → `target, target`
-    - `[1, *i, 2]` → `i`, `target[:, :-1], target[:, 1:]` → `target, target`
+    - `target[:, :-1], target[:, 1:]` → `target, target`, `[1, *i, 2]` → `[1, *i]` or `i`
 shifted the wrong way: The decoder's input is one step ahead of the labels. Exchange the two.
     - `target[:, :-1], target[:, 1:]` → `target[:, 1:], target[:, :-1]`
     - `target[:, :-1], target[:, 1:]` → `target[:, 1:], _grid([[1, *i] for i in ids])`
 targets not used: The targets are made from the sources. Not every task is reversal.
-    - `(sources, targets)` → `(sources, [text[::-1] for text in sources])`
-    - `(sources, targets)` → `(sources, sources)`
+    - `(sources, targets)` → `(sources, [text[::-1] for text in sources])` or `(sources, sources)`
 no eos: The labels do not end with eos, so a model cannot learn to stop. Append it.
     - `[1, *i, 2]` → `[1, *i]` or `[1, *i, 2]` → `[1, *i]`, `target[:, :-1]` → `target`
 no bos: The decoder's input begins with the first symbol, so nothing asks for it. Put bos in front.
@@ -164,9 +160,9 @@ another number for padding: Padding has the id 0 everywhere; the loss leaves it 
     - `[0] *` → `[-100] *` or `[1] *`
 padded on the left: Positions no longer count from the first symbol. Fill up on the right.
     - `row + [0] * (width - len(row))` → `[0] * (width - len(row)) + row`
-    - `target[:, :-1], target[:, 1:]` →
-      `_grid([[1, *i] for i in ids]), _grid([[*i, 2] for i in ids])`,
-      `row + [0] * (width - len(row))` → `[0] * (width - len(row)) + row`
+    - `row + [0] * (width - len(row))` → `[0] * (width - len(row)) + row`,
+      `target[:, :-1], target[:, 1:]` →
+      `_grid([[1, *i] for i in ids]), _grid([[*i, 2] for i in ids])`
 padded with eos: Short rows are filled up with eos, so no mask can tell where a row ends. Use pad.
     - `[0] *` → `[2] *`
 bos and eos in the source: The source carries bos and eos too. In this series only targets do.
@@ -174,20 +170,20 @@ bos and eos in the source: The source carries bos and eos too. In this series on
 length first: The axes are (length, batch). Here the batch is the first axis.
     - `source, target[:, :-1], target[:, 1:]` → `source.T, target.T[:-1], target.T[1:]`
 """,
-    lambda: [(Vocab("abc"), ["abc", "c"], ["ca", "c"]), (Vocab("abc"), ["abc"], ["bb"])],
+    lambda: [(Vocab("abc"), ["abc", "c"], ["ca", "c"]), (Vocab("abcd"), ["ab"], ["dbca"])],
     parts=("source", "decoder_input", "labels"),
     view=_where_labels_are,
 )
 
 # %% ../../nbs/27_mistakes.ipynb #export-attention
 def _attention_trials() -> list[tuple]:
-    some = [_normal(2, 3, 4), _normal(2, 5, 4), _normal(2, 5, 2)]
-    heads = [split_heads(_normal(2, length, 8), 2) for length in (3, 4, 4)]
+    some = [_normal(2, 3, 6), _normal(2, 5, 6), _normal(2, 5, 2)]
+    heads = [split_heads(_normal(2, length, 15), 3) for length in (4, 6, 6)]
     low = torch.tensor([[[40.0, 0.0, 0.0, 0.0]]])
     return [
-        (_normal(1, 2, 4), _normal(1, 3, 4), _normal(1, 3, 2)),
+        (_normal(1, 2, 6), _normal(1, 3, 6), _normal(1, 3, 2)),
         (*some, torch.tensor([True, True, False, False, True]).expand(2, 1, 5)),
-        (*heads, torch.ones(3, 4, dtype=torch.bool).tril()),
+        (*heads, torch.ones(4, 6, dtype=torch.bool).tril()),
         (low, -low * torch.tensor([[1.0], [0.0], [1.05]]), some[2][:1, :3], torch.eye(3)[1:2] == 0),
     ]
 
@@ -206,8 +202,8 @@ def attention(query, key, value, mask=None):
 
 not scaled: The scores are not divided by √d_head: the more dimensions, the sharper the softmax.
     - ` / query.shape[-1] ** 0.5` → ``
-scaled by d instead of √d: The scores are divided by d_head and not by its root: too even.
-    - ` ** 0.5` → `` or ` ** 1 / 2`
+scaled by d instead of √d: Divide by the root of d_head, d ** 0.5. But d ** 1 / 2 is half of d.
+    - ` ** 0.5` → `` or ` ** 1 / 2` or `query.shape[-1] ** 0.5` → `(query.shape[-1] ** 1 / 2)`
 scaled by another length: The root is that of d_head: the last axis of the query.
     - `query.shape[-1] **` → `key.shape[-2] **` or `query.shape[-2] **` or `value.shape[-1] **`
 multiplied by the root: The scores are multiplied by √d_head. They are divided by it.
@@ -220,8 +216,7 @@ softmax on the wrong axis: The weights of a query do not sum to one. Use the las
     - `scores.softmax(-1)` → `scores.flatten().softmax(-1).view_as(scores)`
 no softmax: The weights of a query are no shares: they do not sum to one. Softmax makes them so.
     - `scores.softmax(-1)` → `scores` or `scores.sigmoid()` or `scores.exp()` or `scores.relu()`
-    - `-1e9` → `0.0`, `scores.softmax(-1)` → `scores` or `-1e9` → `0.0`,
-      `scores.softmax(-1)` → `scores / scores.sum(-1, keepdim=True)`
+    - `-1e9` → `0.0`, `scores.softmax(-1)` → `scores` or `scores / scores.sum(-1, keepdim=True)`
 logarithms kept: The weights are the softmax itself, not its logarithm.
     - `softmax(-1)` → `log_softmax(-1)`
 axes counted from the front: Right for three axes, but heads bring a fourth. Count from the end: -1.
@@ -251,9 +246,7 @@ causal by itself: The future is hidden here, whatever the mask says. That is the
     - `weights =` →
       `scores = scores.masked_fill(torch.ones_like(scores).triu(1) > 0, -1e9); weights =`
 key and value exchanged: Queries are compared with keys, and the mean is one of values.
-    - `@ key.` → `@ value.`, `@ value, weights` → `@ key, weights` or `@ value, weights` →
-      `@ key, weights`
-    - `@ key.` → `@ value.`
+    - `@ key.` → `@ value.` or `@ value, weights` → `@ key, weights`
 results exchanged: The weights come first and the output second. The order is (output, weights).
     - `weights @ value, weights` → `weights, weights @ value`
 only one result: Return both, the output and the weights.
@@ -378,7 +371,7 @@ heads added up: Nothing is summed: heads are put side by side again, so d_model 
 not merged: Heads lie side by side in the answer: (batch, length, d_model).
     - `x.transpose(1, 2).reshape(batch, length, n_heads * d_head)` → `x` or `x.transpose(1, 2)`
 """,
-    lambda: [(torch.arange(12.0).view(1, 3, 4), 2), (_normal(2, 2, 6), 3)],
+    lambda: [(torch.arange(12.0).view(1, 3, 4), 2), (_normal(2, 5, 12), 3)],
     parts=("split", "merged"),
     wrap=lambda split, merge: (
         lambda x, n_heads: (split(x, n_heads), merge(split_heads(x, n_heads).contiguous()))
@@ -473,10 +466,8 @@ norm on the wrong side: The norms come after the sums (post-norm). Here they sta
       `return x` → `return layer.norm2(x)`
 a norm missing: A sub-layer reads x as it is. Its input is the normed x.
     - `layer.norm1(x)` → `x` or `layer.norm2(x)` → `x`
-    - `layer.norm1(x)` → `x`, `layer.norm2(x)` → `x`
 the same norm twice: Each sub-layer has a norm of its own: norm1, then norm2.
-    - `norm2` → `norm1` or `norm1` → `norm2` or `norm1` → `norm0`, `norm2` → `norm1`, `norm0` →
-      `norm2`
+    - `norm2` → `norm1` or `norm1` → `norm2` or `norm1(` → `norm2 (`, `norm2(` → `norm1(`
 feed-forward first: The attention comes first, and the feed-forward layer second.
     - `layer.norm1(x)` → `layer.norm2 (x); x = x + layer.feed_forward(h); h = layer.norm1(x)`,
       `h = layer.norm2(x)` → `return x`
@@ -519,8 +510,7 @@ a norm missing: A sub-layer reads x as it is. Its input is the normed x.
     - `layer.norm1(x)` → `x` or `layer.norm2(x)` → `x` or `layer.norm3(x)` → `x`
     - `layer.norm1(x)` → `x`, `layer.norm2(x)` → `x`, `layer.norm3(x)` → `x`
 the same norm again: Each sub-layer has a norm of its own: norm1, norm2, norm3.
-    - `norm2` → `norm1`, `norm3` → `norm1` or `norm3` → `norm2` or `norm3` → `norm1` or `norm2` →
-      `norm1`
+    - `norm2` → `norm1`, `norm3` → `norm1` or `norm3` → `norm2` or `norm1` or `norm2` → `norm1`
 cross-attention first: The decoder's own attention comes first, and cross-attention second.
     - `layer.cross_attention(h, memory, memory, cross_mask)[0]` → `0`, `h = layer.norm1(x)` →
       `h = layer.norm2 (x); x = x + layer.cross_attention(h, memory, memory, cross_mask)[0];
@@ -539,6 +529,10 @@ masks exchanged: Each attention has the other's mask. The causal one is for self
     - `h, self_mask` → `h, cross_mask`, `memory, cross_mask)[0]` → `memory, self_mask)[0]`
 one mask for both: Both attentions have the same mask. The causal one is for self-attention alone.
     - `memory, cross_mask)[0]` → `memory, self_mask)[0]` or `h, self_mask` → `h, cross_mask`
+    - `memory, cross_mask)[0]` → `memory, self_mask[:1])[0]`
+masks joined: Each mask is for one attention: the causal one for x, that of the source for memory.
+    - `h, self_mask` → `h, self_mask & cross_mask`
+    - `memory, cross_mask)[0]` → `memory, self_mask & cross_mask)[0]`
 cross-attention's query and key exchanged: The memory asks and the decoder answers. x is the query.
     - `h, memory, memory, cross_mask` → `memory, h, h, None` or `memory, h, h, cross_mask`
 a stale query: The cross-attention's query is that of the self-attention. It is norm2 of the new x.
@@ -572,11 +566,6 @@ def _with_gradient(loss: Callable) -> Callable:
     return learned
 
 
-def _loss_trials() -> list[tuple]:
-    full, short = torch.tensor([[1, 3, 4, 2]]), torch.tensor([[1, 3, 4, 2], [1, 3, 2, 0]])
-    return [(_normal(1, 3, 5), full[:, 1:]), (_normal(2, 3, 5), short[:, 1:])]
-
-
 TOPICS["loss"] = Topic(
     """
 loss(logits, labels) gives the mean cross-entropy in nats over labels that are not padding.
@@ -597,8 +586,8 @@ eos left out: Only letters are counted, so a model cannot learn to stop. eos is 
 another label left out: Padding is the label 0. All others count.
     - `labels != 0` → `labels != 2` or `labels != 3`
 shifted once more: Logits and labels are already in step: row t is asked for label t.
-    - `real =` → `labels = labels[:, 1:]; surprise = -logits[:, :-1].log_softmax(-1).gather(-1,
-      labels[:, :, None])[:, :, 0]; real =`
+    - `surprise =` → `logits, labels = logits[:, :-1], labels[:, 1:]; surprise =` or
+      `logits, labels = logits[:, 1:], labels[:, :-1]; surprise =`
 averaged over padding: The sum is divided by all places. Divide by the number of real labels.
     - `/ real.sum()` → `/ labels.numel()`
 divided by the batch: The sum is divided by the number of strings. Divide by that of real labels.
@@ -628,7 +617,10 @@ no softmax: The logits are taken for logarithms of probabilities. Use log_softma
 smoothing left on: The labels are smoothed by 0.1, and plain cross-entropy was asked for.
     - `return` → `surprise = 0.9 * surprise - 0.1 * logits.log_softmax(-1).mean(-1); return`
 """,
-    _loss_trials,
+    lambda: [
+        (_normal(1, 4, 6), torch.tensor([[1, 3, 4, 5, 2]])[:, 1:]),
+        (_normal(2, 3, 5), torch.tensor([[1, 3, 4, 2], [1, 3, 2, 0]])[:, 1:]),
+    ],
     ("without padding", "with padding"),
     ("loss", "gradient"),
     wrap=_with_gradient,
@@ -675,9 +667,13 @@ another wave: Half a cosine falls from 1 to 0: (1 + cos(π · place)) / 2.
     - `(1 + math.cos(math.pi * place)) / 2` → `math.cos(math.pi * place)` or
       `math.cos(math.pi * place / 2)` or `(1 - math.cos(math.pi * place)) / 2`
 Noam's schedule: It falls with the root of the step, as in the paper; half a cosine was asked for.
-    - `(1 + math.cos(math.pi * place)) / 2` → `((top + 1) / (step + 1)) ** 0.5`
-    - `(1 + math.cos(math.pi * place)) / 2` → `(max(1, int(warmup * steps)) / (step + 1)) ** 0.5`,
-      `top = max(warmup * steps - 1, 0)` → `top = max(1, int(warmup * steps)) - 1`
+    - `top =` → `s, w = step + 1, max(1, W); return peak * min(s / w, (w / s) ** 0.5); top =`,
+      `W` → `warmup * steps` or `int(warmup * steps)`
+    - `top =` → `s, w = step + 1, warmup * steps; return BY * min(s**-0.5, s * w**-1.5); top =`,
+      `BY` → `peak` or `peak * w**0.5` or `64**-0.5` or `512**-0.5` or `1`
+    - `top =` → `s, w = max(step, 1), warmup * steps; return BY * min(s**-0.5, s * w**-1.5); top =`,
+      `BY` → `peak` or `peak * w**0.5` or `peak * w**0.5 * (step > 0)` or `64**-0.5` or `512**-0.5`
+    - `top =` → `step**-0.5; top =`
 cosine over all steps: The cosine counts from step 0, so it jumps when the rise ends.
     - `(step - top) / (steps - top)` → `step / steps` or `step / (steps - top)` or
       `(step - top) / steps`
@@ -690,7 +686,7 @@ def _greedy_trials() -> list[tuple]:
     models = hand_made("abc", 4), hand_made("abc", 4), _seeded(Transformer, _TINY, seed=24)
     texts = ["ab"], ["abca", "b", "cc"], ["ab", "c"]
     sources = [make_batch(Vocab("abc"), some, some).source for some in texts]
-    return [(model, source, 5) for model, source in zip(models, sources)]
+    return list(zip(models, sources, (5, 5, 4)))
 
 
 TOPICS["greedy decoding"] = Topic(
@@ -808,7 +804,7 @@ all projected again: Each step projects all tokens. Project the new one alone, a
       `query(x)` → `query(last)`, `(mean)), seen` → `(mean)), x`,
       `new if kept is None else [torch.cat(pair, 2) for pair in zip(kept, new)]` → `new`
 """,
-    lambda: [(_seeded(MultiHeadAttention, 8, 2), _normal(5, 3, 8))],
+    lambda: [(_seeded(MultiHeadAttention, 12, heads), _normal(5, 3, 12)) for heads in (2, 3)],
     parts=("first output", "second output", "third output", "positions projected"),
     wrap=_token_by_token,
 )
@@ -828,8 +824,7 @@ the main diagonal: You follow the diagonal from the top left. Reversal runs from
 the last row counted: The sum is divided by the number of rows. Divide by that of columns.
     - `/ n` → `/ weights.shape[-2]`
 counted from the last row: The line starts in the row that writes eos: one row too low.
-    - `t, n - 1 - t` → `t + 1, n - 1 - t`
-    - `t, n - 1 - t` → `t + weights.shape[-2] - n, n - 1 - t`
+    - `t, n - 1 - t` → `t + 1, n - 1 - t` or `t + weights.shape[-2] - n, n - 1 - t`
 one column beside: The column is n − t: one too far to the right. It is n − 1 − t.
     - `n - 1 - t` → `(n - t) % n`
     - `n - 1 - t].sum(-1)` → `n - t - 1 + (t > 0).long()][..., 1:].sum(-1)`
