@@ -1,8 +1,9 @@
 """The checkers of the exercises, tried on answers of which it is known whether they are right.
 
-The answers in `tests/wild_answers.txt` were written before the catalogue of mistakes was read, and
-every second one of a piece was held back when the catalogue was extended. Those in
-`tests/blind_answers.txt` came later, from authors who had only the goals.
+The answers in `wild_answers.txt` were written before the catalogue of mistakes was read, and every
+second one of a piece was held back when the catalogue was extended. Those in `blind_answers.txt`
+came later, from authors who had only the goals. Those in `shown_answers.txt` were written for the
+mistakes that none of the others makes: the tests judge them too, and the study leaves them out.
 """
 
 import math
@@ -23,7 +24,6 @@ from revtrans.exercises.mistakes import TOPICS
 
 from .common import show
 
-TESTS = Path(__file__).parent.parent / "tests"
 UNNAMED = ("not known", "crash", "wrong type", "too long", "never the same", "not a tensor")
 USED = {"math": math, "np": np, "torch": torch, "F": F, "nn": nn}
 USED |= vars(data) | vars(attention) | vars(decoding)
@@ -36,43 +36,51 @@ class Answer:
     what: str
     code: str
     part: str
+    mistake: str = ""  # what the checker calls it; '' if it accepts it
 
-    def report(self) -> Report:
+    def functions(self) -> list[Callable]:
         names = dict(USED)
         exec(self.code, names)
+        return [names[f] for f in "fg"[: len(TOPICS[self.piece].names)]]
+
+    def report(self) -> Report:
         topic = TOPICS[self.piece]
-        return _judge(self.piece, topic.wrap(*(names[f] for f in "fg"[: len(topic.names)])), topic)
+        return _judge(self.piece, topic.wrap(*self.functions()), topic)
 
 
 def read_answers() -> list[Answer]:
     found, seen = [], Counter()
-    for origin in ("wild", "blind"):
-        text = (TESTS / f"{origin}_answers.txt").read_text(encoding="utf-8")
+    for origin in ("wild", "blind", "shown"):
+        path = Path(__file__).with_name(f"{origin}_answers.txt")
+        text = path.read_text(encoding="utf-8")
         for block in text.split("\n## ")[1:]:
             head, code = block.split("\n", 1)
-            piece, kind, what = head.split(" | ")
+            piece, kind, what, *mistake = head.split(" | ")
             half = "held back" if seen[piece, kind] % 2 else "used"
             seen[piece, kind] += 1
-            part = half if origin == "wild" else "blind"
-            found.append(Answer(piece, kind == "right", what, code, part))
+            part = half if origin == "wild" else origin
+            found.append(Answer(piece, kind == "right", what, code, part, *mistake))
     return found
 
 
-def answers(n: int | None = None, said: Callable = lambda answer, report: None) -> list[dict]:
-    """How the checkers judge `n` of the answers, or all: a row for each part, and one for all."""
-    chosen = read_answers()
-    if n is not None:
-        chosen = random.Random(0).sample(chosen, n)
+def counted(some: list[Answer], mistakes: list[str]) -> list[dict]:
+    """How often a checker that calls them so names, describes and accepts: a row for each part."""
     rows = {part: Counter() for part in ("used", "held back", "blind", "all")}
-    for answer in chosen:
-        report = answer.report()
-        said(answer, report)
-        accepted = "accepted" if report else "described" if report.mistake in UNNAMED else "named"
+    for answer, mistake in zip(some, mistakes):
+        accepted = "accepted" if not mistake else "described" if mistake in UNNAMED else "named"
         found = ("right", "right accepted") if answer.right else ("wrong", f"wrong {accepted}")
-        found = found[: 1 + (bool(report) or not answer.right)]
+        found = found[: 1 + (not mistake or not answer.right)]
         for part in (answer.part, "all"):
             rows[part].update(found)
     columns = "wrong", "wrong named", "wrong described", "wrong accepted", "right", "right accepted"
-    table = [{"part": part, **{name: of[name] for name in columns}} for part, of in rows.items()]
+    return [{"part": part, **{name: of[name] for name in columns}} for part, of in rows.items()]
+
+
+def answers(n: int | None = None) -> list[dict]:
+    """How the checkers judge `n` of the answers, or all: a row for each part, and one for all."""
+    chosen = [answer for answer in read_answers() if answer.part != "shown"]
+    if n is not None:
+        chosen = random.Random(0).sample(chosen, n)
+    table = counted(chosen, [answer.report().mistake for answer in chosen])
     show(table)
     return table

@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 from pkgutil import iter_modules
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import jaxtyping
 import matplotlib
@@ -19,17 +19,18 @@ settings.register_profile("revtrans", derandomize=True, deadline=None, max_examp
 settings.load_profile("revtrans")
 
 
-def _import_and_forget() -> SimpleNamespace:
-    """All modules of the library; the next import of them starts afresh."""
+def _import_and_forget() -> tuple[SimpleNamespace, ModuleType]:
+    """All modules of the library, and learners' answers; the next import of them starts afresh."""
     package = import_module("revtrans")
     names = [m.name for m in iter_modules(package.__path__) if not m.name.startswith("_")]
     modules = SimpleNamespace(**{name: import_module(f"revtrans.{name}") for name in names})
-    for name in [name for name in sys.modules if name.split(".")[0] == "revtrans"]:
+    answers = import_module("benchmarks.answers")
+    for name in [name for name in sys.modules if name.split(".")[0] in ("revtrans", "benchmarks")]:
         del sys.modules[name]
-    return modules
+    return modules, answers
 
 
-_plain = _import_and_forget()
+_plain, _plain_answers = _import_and_forget()
 jaxtyping.install_import_hook("revtrans", "beartype.beartype")
 
 
@@ -43,6 +44,12 @@ def seeded_globally() -> None:
 def plain() -> SimpleNamespace:
     """The library without the import hook: its errors are those that users see."""
     return _plain
+
+
+@pytest.fixture(scope="session")
+def plain_answers() -> ModuleType:
+    """`benchmarks.answers` on the library without the import hook, which is far quicker."""
+    return _plain_answers
 
 
 @pytest.fixture(scope="session")

@@ -134,7 +134,7 @@ def _run(function: Callable, trials: list[tuple]) -> tuple[list, BaseException |
 
 def _compiles(thread: threading.Thread) -> bool:
     frames = traceback.walk_stack(sys._current_frames().get(thread.ident))
-    return any(f"{os.sep}_dynamo{os.sep}" in frame.f_code.co_filename for frame, _ in frames)
+    return any("convert_frame" in frame.f_code.co_filename for frame, _ in frames)  # torch's
 
 # %% ../../nbs/26_exercises.ipynb #export--parts
 def _tensors(answer: object) -> Tensor | list:
