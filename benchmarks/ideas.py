@@ -105,7 +105,7 @@ def inside(change: tuple | None, run: Callable[[], object]) -> Callable[[], obje
     """`run` with the change in its place, where the library does not look for what is replaced."""
 
     def timed() -> object:
-        unseen = patch.dict(fast.AS_IMPORTED, clear=True)
+        unseen = patch.dict(fast.USED, clear=True)
         with unseen, patch.object(*change) if change else nullcontext():
             return run()
 

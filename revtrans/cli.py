@@ -125,6 +125,7 @@ def _keep_moments(out: Path, steps: int):
     from revtrans.files import save
 
     every = 50 * max(1, steps // 300)
+    _check_folder(out / "moments", [f"{step}.safetensors" for step in range(0, steps, every)])
 
     def keep(step: int, model) -> None:
         if step % every == 0 and step < steps:
@@ -173,6 +174,14 @@ def _demo(arguments: argparse.Namespace) -> None:
     _save_page(model, arguments.out / "page.html", arguments.out / "moments", words, by_hand=True)
     for name in (*PICTURES, "model.safetensors", "page.html"):
         print(f"wrote {arguments.out / name}")
+
+
+def _is_piped() -> bool:
+    """Whether standard input is there, and is no terminal."""
+    try:
+        return not sys.stdin.isatty()
+    except (AttributeError, ValueError):
+        return False
 
 
 def _texts(typed: Sequence[str]) -> list[str]:
@@ -324,9 +333,9 @@ def _parser() -> argparse.ArgumentParser:
     where = "a .safetensors file, or the folder that `train` wrote"
     back = command("reverse", _reverse_command, "reverse texts with a saved model")
     back.add_argument("model", type=Path, metavar="MODEL", help=where)
-    what = "a text to reverse; - for stdin, which is read, too, if there is no TEXT"
+    what = "a text to reverse; - for stdin, which is also read if there is no TEXT"
     texts = back.add_argument("text", nargs="+", metavar="TEXT", default=["-"], help=what)
-    texts.required = sys.stdin is None or sys.stdin.isatty()
+    texts.required = not _is_piped()
     back.add_argument("--beam", type=int, default=1, help="beam width; 1 is greedy (%(default)s)")
 
     map_ = command("map", _map_command, "draw a saved model's attention map for one text")
@@ -387,7 +396,7 @@ def _run(arguments: argparse.Namespace) -> int:
     torch.set_num_threads(1)  # the matrices are small: more threads mostly wait for each other
     try:
         arguments.function(arguments)
-    except (RevtransError, OSError) as error:
+    except (RevtransError, OSError, UnicodeDecodeError) as error:
         _say(f"revtrans: error: {error}")
         return 1
     finally:

@@ -124,6 +124,14 @@ def test_options_may_stand_between_and_standard_input_may_be_closed(saved, capsy
     assert capsys.readouterr().out == ""
 
 
+def test_standard_input_that_is_no_text_is_one_error(saved, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\xffb"), "utf-8"))
+    assert cli.main(["reverse", saved]) == 1
+    assert "error: 'utf-8' codec can't decode byte 0xff" in capsys.readouterr().err
+    sys.stdin.close()
+    assert cli.main(["reverse", saved, "abc"]) == 0
+
+
 def test_control_characters_reach_a_file_and_no_terminal(tmp_path, capsys, monkeypatch):
     saving.save(hand_made("a\x1b\t", 4), tmp_path / "m")
     for terminal, shown in ((False, "\x1ba\na\t\n"), (True, "\\x1ba\na\\t\n")):
@@ -206,7 +214,7 @@ def test_wrong_usage_ends_with_2(typed, capsys, monkeypatch):
 @pytest.fixture
 def places(saved, tmp_path) -> dict[str, str]:
     """What a command may be given, and where it cannot write."""
-    for name in ("sealed.png", "run/training.png", "shown/attention.svg"):
+    for name in ("sealed.png", "run/training.png", "shown/attention.svg", "kept/moments"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch(0o444)
     (tmp_path / "link.png").symlink_to(os.devnull)
@@ -221,6 +229,7 @@ def places(saved, tmp_path) -> dict[str, str]:
     [
         ("demo abcdefghijklmnopq --out {new}", "17 symbols; this model reads at most 16"),
         ("demo --out {here}/shown", "{here}/shown/attention.svg: it is read-only"),
+        ("demo --out {here}/kept", "{here}/kept/moments is no folder"),
         ("train --out {here}/run", "{here}/run/training.png: it is read-only"),
         ("train --out {new} --device meta", "'meta' is not usable here"),
         ("train --out {saved} --steps 1", "{saved}"),

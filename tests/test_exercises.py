@@ -9,7 +9,6 @@ import warnings
 from itertools import combinations
 
 import nbformat
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -450,7 +449,7 @@ def test_what_changes_its_inputs_or_never_gives_the_same_is_told():
 
 def test_a_checker_leaves_the_global_state(plain, plain_answers, monkeypatch):
     def state():
-        numbers = torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()
+        numbers = torch.get_rng_state().tolist(), random.getstate()
         how = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
         return repr((numbers, how, warnings.filters))
 
@@ -459,7 +458,6 @@ def test_a_checker_leaves_the_global_state(plain, plain_answers, monkeypatch):
     def sets(ids):
         torch.manual_seed(3)
         random.seed(3)
-        np.random.seed(3)
         torch.set_default_dtype(torch.float64)
         warnings.simplefilter("error")
         return (ids != PAD)[:, None, None]

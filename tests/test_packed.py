@@ -7,6 +7,7 @@ from torch import nn
 from torch_peers import assert_close
 
 from revtrans import attention
+from revtrans import model as library
 from revtrans.decoding import CachedState, PlainState, start
 from revtrans.model import DecoderLayer, Transformer
 from revtrans.packed import FastState, Packed, as_written, hiding, look, packed
@@ -94,7 +95,12 @@ def test_a_readers_own_piece_is_called(path, name):
 
 @pytest.mark.parametrize(
     "place, name",
-    [(DecoderLayer, "forward"), (Transformer, "embed"), (attention, "masked_softmax")],
+    [
+        (DecoderLayer, "forward"),
+        (Transformer, "embed"),
+        (attention, "masked_softmax"),
+        (library, "causal_mask"),
+    ],
 )
 def test_what_is_replaced_in_the_library_is_called(monkeypatch, place, name):
     model, called = checks.tiny(), []

@@ -87,10 +87,8 @@ SECONDS = 5.0  # for all inputs together
 COMPILING = 60.0  # seconds more, for what torch.compile is still translating
 
 
-_NUMPYS = sys.modules["numpy"].random  # matplotlib has imported it
 _GLOBAL = [  # what an answer may set for the whole process, and what puts it back
     (random.getstate, random.setstate),
-    (_NUMPYS.get_state, _NUMPYS.set_state),
     (torch.get_rng_state, torch.set_rng_state),
     (torch.get_default_dtype, torch.set_default_dtype),
 ]
@@ -134,7 +132,9 @@ def _run(function: Callable, trials: list[tuple]) -> tuple[list, BaseException |
 
 def _compiles(thread: threading.Thread) -> bool:
     frames = traceback.walk_stack(sys._current_frames().get(thread.ident))
-    return any("convert_frame" in frame.f_code.co_filename for frame, _ in frames)  # torch's
+    files = [frame.f_code.co_filename for frame, _ in frames]
+    # The file that is left out wraps functions such as manual_seed, too.
+    return any("_dynamo" in file and not file.endswith("eval_frame.py") for file in files)
 
 # %% ../../nbs/26_exercises.ipynb #export--parts
 def _tensors(answer: object) -> Tensor | list:
