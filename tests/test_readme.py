@@ -79,3 +79,16 @@ def test_the_share_and_the_lengths_that_are_told_are_those_that_notebooks_assert
     assert float(share) < float(bound)
     told = re.findall(r"of 1 to (\d+) letters, .* reverse ([\d,]+) of ([\d,]+) strings", README)
     assert told == [("20", "1,000", "1,000")] and "up to 1,000, in five of five seeds" in README
+
+
+ELSEWHERE = [  # what somebody needs whose machine, front end or habit is another
+    *("python3 -m venv", "With Python 3.11 or newer", "double quotes", "an Intel processor"),
+    *("Colab, Kaggle", "%pip install .", "GPU libraries, which are large", "1.4 GB"),
+    *("the environment active whenever you merge", "`nbdev_readme` and `nbdev_prepare` would"),
+    "a notebook that is run holds new outputs",
+]
+
+
+@pytest.mark.parametrize("said", ELSEWHERE)
+def test_readme_says_what_is_needed_elsewhere(said):
+    assert said in README
