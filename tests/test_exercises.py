@@ -277,6 +277,13 @@ def test_no_other_size_can_stand_for_that_of_a_cached_head(by):
 def test_what_is_being_compiled_gets_its_time(monkeypatch):
     monkeypatch.setattr(exercises, "SECONDS", 0.05)
     assert exercises.check_attention(torch.compile(RIGHT["attention"], backend="eager"))
+    monkeypatch.setattr(exercises, "COMPILING", "a wait that is not one")
+
+    def seeds_for_ever(ids):
+        while True:
+            torch.manual_seed(3)  # since something was compiled, torch's compiler wraps it
+
+    assert exercises.check_padding_mask(seeds_for_ever).mistake == "too long"
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ SECONDS = 5.0  # for all inputs together
 COMPILING = 60.0  # seconds more, for what torch.compile is still translating
 
 
-_GLOBAL = [  # what an answer may set for the whole process, and what puts it back
+_GLOBAL = [  # what is put back after an answer: how it is read, and how it is set
     (random.getstate, random.setstate),
     (torch.get_rng_state, torch.set_rng_state),
     (torch.get_default_dtype, torch.set_default_dtype),
