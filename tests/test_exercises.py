@@ -275,8 +275,15 @@ def test_no_other_size_can_stand_for_that_of_a_cached_head(by):
 
 
 def test_what_is_being_compiled_gets_its_time(monkeypatch):
-    monkeypatch.setattr(exercises, "SECONDS", 0.05)
-    assert exercises.check_attention(torch.compile(RIGHT["attention"], backend="eager"))
+    monkeypatch.setattr(exercises, "SECONDS", 0.5)
+    compiled = []
+
+    def slow(graph, inputs):
+        time.sleep(0 if compiled else 1)
+        compiled.append(graph)
+        return graph.forward
+
+    assert exercises.check_attention(torch.compile(RIGHT["attention"], backend=slow))
     monkeypatch.setattr(exercises, "COMPILING", "a wait that is not one")
 
     def seeds_for_ever(ids):
