@@ -112,15 +112,15 @@ class Forward(nn.Module):
     If `precision` is "bf16", matrix products are computed in bfloat16; weights stay as they are.
     """
 
-    def __init__(self, model: nn.Module, precision: str):
+    def __init__(self, model: nn.Module, precision: str = "fp32"):
         super().__init__()
         self.model, self.precision = model, precision
 
     def forward(
         self, source: Int[Tensor, "batch source"], decoder_input: Int[Tensor, "batch target"]
     ) -> Float[Tensor, "batch target vocab"]:
-        half = torch.autocast(source.device.type, torch.bfloat16)
-        with half if self.precision == "bf16" else nullcontext():
+        half = self.precision == "bf16"
+        with torch.autocast(source.device.type, torch.bfloat16) if half else nullcontext():
             logits = packed(self.model)(source, decoder_input)
         return logits.to(next(self.model.parameters()).dtype)
 
@@ -139,10 +139,10 @@ class Shared:
         errors.check_whole("batch_size", training.batch_size, least=processes)
         self.training, self.processes, self.precision = training, processes, precision
         self.parts = accumulate * processes
-        self.forward = Forward(training.model, precision)
+        training.forward = Forward(training.model, precision)
         if in_group():
             check_alike(training)
-            self.forward = DistributedDataParallel(self.forward)
+            training.forward = DistributedDataParallel(training.forward)
 
     def __call__(self, batch: Batch) -> float:
         self.seed_dropout()
@@ -151,8 +151,8 @@ class Shared:
             rows = Batch(batch.source[part :: self.parts], batch.target[part :: self.parts])
             is_last = part + self.processes >= self.parts
             # The processes exchange their gradients once, in the backward pass of the last part.
-            with nullcontext() if is_last or not in_group() else self.forward.no_sync():
-                mean = self.training.loss(rows, self.forward)
+            with nullcontext() if is_last or not in_group() else self.training.forward.no_sync():
+                mean = self.training.loss(rows)
                 loss = mean * rows.label_mask.sum() / symbols
                 (loss * self.processes).backward()  # of the processes, the mean will be taken
             total = total + loss.detach()

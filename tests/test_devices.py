@@ -191,7 +191,7 @@ def test_bf16_computes_products_in_half_and_nothing_else():
     training = begin(halves, TASK, precision="bf16", batch_size=8)
     training.step()
     batch = training.held_out
-    logits = training.backward.forward(batch.source, batch.decoder_input)
+    logits = training.forward(batch.source, batch.decoder_input)
     assert set(seen) == {torch.bfloat16} and logits.dtype == torch.float32
     assert {p.dtype for p in halves.parameters()} == {torch.float32}
     assert settings_of(training)["precision"] == "bf16"

@@ -2,6 +2,7 @@
 // it and a tensor of the processor do not meet in one operation. PyTorch keeps a name free for
 // devices from outside, PrivateUse1; this file gives that name memory, and sends its operations on.
 #include <ATen/EmptyTensor.h>
+#include <ATen/autocast_mode.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <ATen/native/CPUFallback.h>
 #include <ATen/native/Resize.h>
@@ -101,6 +102,17 @@ const at::Tensor& resize(const at::Tensor& x, c10::SymIntArrayRef sizes,
   return x;
 }
 
+// PyTorch asks other devices for an LSTM's step in one piece, which the processor does not have.
+std::tuple<at::Tensor, at::Tensor, at::Tensor> lstm_step(
+    const at::Tensor& of_input, const at::Tensor& of_state, const at::Tensor& cell,
+    const std::optional<at::Tensor>& bias, const std::optional<at::Tensor>& other_bias) {
+  auto sum = of_input + of_state;
+  if (bias) sum = sum + *bias + *other_bias;
+  auto gates = sum.chunk(4, 1);  // in, forget, new, out
+  auto kept = gates[1].sigmoid() * cell + gates[0].sigmoid() * gates[2].tanh();
+  return {gates[3].sigmoid() * kept.tanh(), kept, sum};
+}
+
 // --- everything else: look at the arguments, then let the processor do it ------------------------
 bool may_mix(const std::string& name) {  // indices may lie on the processor, and copies cross over
   for (const char* allowed : {"aten::index.", "aten::index_put", "aten::_index_put"})
@@ -143,10 +155,26 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library) {
   library.impl("view", &at::native::view);
   library.impl("_reshape_alias", &at::native::_reshape_alias);
   library.impl("unfold", &at::native::unfold);
+  library.impl("_thnn_fused_lstm_cell", &lstm_step);
+}
+
+TORCH_LIBRARY_IMPL(aten, AutogradPrivateUse1, library) {
+  library.impl("_thnn_fused_lstm_cell", &lstm_step);  // its gradient is that of its parts
 }
 
 TORCH_LIBRARY_IMPL(_, PrivateUse1, library) {
   library.fallback(torch::CppFunction::makeFromBoxedFunction<&elsewhere>());
+}
+
+// --- half precision, where torch.autocast is on: products, and nothing else ----------------------
+TORCH_LIBRARY_IMPL(_, AutocastPrivateUse1, library) {
+  library.fallback(torch::CppFunction::makeFallthrough());
+}
+TORCH_LIBRARY_IMPL(aten, AutocastPrivateUse1, m) {
+  KERNEL_PRIVATEUSEONE(linear, lower_precision_fp)
+  KERNEL_PRIVATEUSEONE(matmul, lower_precision_fp)
+  KERNEL_PRIVATEUSEONE(bmm, lower_precision_fp)
+  KERNEL_PRIVATEUSEONE(scaled_dot_product_attention, lower_precision_fp)
 }
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {

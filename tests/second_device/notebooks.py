@@ -1,7 +1,7 @@
 """Each notebook on a second device: `python tests/second_device/notebooks.py [NAME ...]`.
 
-Every cell runs as it stands but for a reader's `.to(device)`: on the first shelf behind each
-model that is made, in the other notebooks where one is trained. Ends with 1 if a cell fails, and
+Every cell runs as it stands but for a reader's `.to(device)`: behind each model that is made, in
+the notebooks that build one or train it by hand, and in the others where one is trained. Ends with 1 if a cell fails, and
 says which do.
 """
 
@@ -18,13 +18,14 @@ from device import NAME, begin
 from nbformat import read
 
 NBS = Path(__file__).parents[2] / "nbs"
-# Not the pages that compare with what the processor computes. 01 and 08 have LSTMs, which only a
-# GPU can run, not the processor that plays one.
+# Not the pages that make no model, and not 24, whose programs choose a device themselves.
 NAMES = [
-    *("04_encoder_decoder", "05_training", "06_decoding", "07_attention_maps", "09_longer"),
-    *("10_by_hand", "11_mechanism", "12_all_strings", "13_your_task", "index"),
-    *(("01_recurrence", "08_claims_measured") if NAME == "cuda" else ()),
+    *("01_recurrence", "04_encoder_decoder", "05_training", "06_decoding", "07_attention_maps"),
+    *("08_claims_measured", "09_longer", "10_by_hand", "11_mechanism", "12_all_strings"),
+    *("13_your_task", "20_packing", "21_errors", "22_files", "23_devices", "25_page"),
+    *("27_mistakes", "index", "teaching"),
 ]
+PLACE = {"fit": 0, "resumable_fit": 1}  # where these take the model
 
 
 def moved(node: ast.expr) -> ast.Call:
@@ -39,12 +40,13 @@ class Moved(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.Call:
         self.generic_visit(node)
-        if not isinstance(node.func, ast.Name) or node.func.id not in self.called:
+        name = getattr(node.func, "id", None)
+        if name not in self.called:
             return node
         self.count += 1
-        if node.func.id != "fit":
+        if name not in PLACE:
             return moved(node)
-        node.args[0] = moved(node.args[0])
+        node.args[PLACE[name]] = moved(node.args[PLACE[name]])
         return node
 
 
@@ -54,7 +56,9 @@ def failures(name: str) -> list[str]:
     os.chdir(NBS)
     begin()
     found, there, said = [], {"__name__": "__main__"}, io.StringIO()
-    reader = Moved(*(("Transformer", "Peeking") if "04" <= name < "08" else ("fit",)))
+    by_hand = "20_packing", "21_errors", "23_devices", "27_mistakes", "teaching"
+    made = "04" <= name < "08" or name in by_hand
+    reader = Moved(*(("Transformer", "Peeking") if made else PLACE))
     for cell in read(NBS / f"{name}.ipynb", as_version=4).cells:
         if cell.cell_type != "code" or "nbdev_export()" in cell.source:
             continue
