@@ -1,8 +1,8 @@
 """Each notebook on a second device: `python tests/second_device/notebooks.py [NAME ...]`.
 
 Every cell runs as it stands but for a reader's `.to(device)`: behind each model that is made, in
-the notebooks that build one or train it by hand, and in the others where one is trained. Ends with 1 if a cell fails, and
-says which do.
+the notebooks that build one or train it by hand, and in the others where one is trained. Ends
+with 1 if a cell fails, and says which do.
 """
 
 import ast
