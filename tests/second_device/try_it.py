@@ -1,8 +1,4 @@
-"""Everything public on a second device: `pytest tests/second_device/try_it.py`, from .ci/full.
-
-The recurrent models and half precision only on a GPU: PyTorch sends an LSTM on a device other than
-the processor to one fused kernel, and the processor, where it plays the device, has none.
-"""
+"""Everything public on a second device: `pytest tests/second_device/try_it.py`, from .ci/full."""
 
 import device
 import pytest
@@ -72,7 +68,6 @@ def test_each_scheme_trains_and_answers_there_as_on_the_processor(name, tmp_path
     assert reverse(again, words) == reverse(there, words)
 
 
-@pytest.mark.skipif(device.NAME != "cuda", reason="an LSTM needs a GPU's own kernel")
 def test_the_recurrent_models_train_and_answer_there_as_on_the_processor():
     for attention in (False, True):
         config = RecurrentConfig("abcde", max_length=5, d_model=16, attention=attention)
@@ -88,7 +83,6 @@ def test_a_batch_in_parts_is_trained_there_as_on_the_processor():
     torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.skipif(device.NAME != "cuda", reason="the device that is played has no autocast")
 def test_half_precision_trains_there_as_on_the_processor():
     here, there = pair("sinusoidal")
     losses = [fit(model, TASK, precision="bf16", **OPTIONS).loss for model in (here, there)]
