@@ -107,9 +107,10 @@ def watched(
 
 # %% ../nbs/23_devices.ipynb #export-forward
 class Forward(nn.Module):
-    """A model's logits, in the type of its weights.
+    """A model's logits.
 
-    If `precision` is "bf16", matrix products are computed in bfloat16; weights stay as they are.
+    If `precision` is "bf16", matrix products are computed in bfloat16; weights stay as they are,
+    and the logits are in their type.
     """
 
     def __init__(self, model: nn.Module, precision: str = "fp32"):
@@ -122,14 +123,15 @@ class Forward(nn.Module):
         half = self.precision == "bf16"
         with torch.autocast(source.device.type, torch.bfloat16) if half else nullcontext():
             logits = packed(self.model)(source, decoder_input)
-        return logits.to(next(self.model.parameters()).dtype)
+        return logits.to(next(self.model.parameters()).dtype) if half else logits
 
 # %% ../nbs/23_devices.ipynb #export-shared
 class Shared:
     """Takes the place of `Training.backward`: a batch in parts, with the gradients of the whole.
 
-    Each process of a group takes `accumulate` parts, one after another; a part's mean counts as
-    much as it has symbols. Raises InputValueError unless each part has a row.
+    The training gets a `forward` for it. Each process of a group takes `accumulate` parts, one
+    after another; a part's mean counts as much as it has symbols. Raises InputValueError unless
+    each part has a row.
     """
 
     def __init__(self, training: object, accumulate: int = 1, precision: str = "fp32"):
@@ -139,10 +141,11 @@ class Shared:
         errors.check_whole("batch_size", training.batch_size, least=processes)
         self.training, self.processes, self.precision = training, processes, precision
         self.parts = accumulate * processes
-        training.forward = Forward(training.model, precision)
+        forward = Forward(training.model, precision)
         if in_group():
             check_alike(training)
-            training.forward = DistributedDataParallel(training.forward)
+            forward = DistributedDataParallel(forward)
+        training.forward = forward
 
     def __call__(self, batch: Batch) -> float:
         self.seed_dropout()

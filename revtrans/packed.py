@@ -88,8 +88,8 @@ def attend_packed(
 class Packed(nn.Module):
     """`model` with another order of computing: the same weights, the same logits.
 
-    Padding comes last in each row. Logits there, and where the target has ended, are zeros:
-    nothing is asked there.
+    (In training, dropout drops other numbers.) Padding comes last in each row. Logits there, and
+    where the target has ended, are zeros: nothing is asked there.
     """
 
     def __init__(self, model: Transformer):

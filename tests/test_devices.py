@@ -197,6 +197,14 @@ def test_bf16_computes_products_in_half_and_nothing_else():
     assert settings_of(training)["precision"] == "bf16"
 
 
+def test_without_half_precision_logits_are_what_the_model_gives():
+    mine = model()
+    mine.register_forward_hook(lambda block, given, made: made.float())
+    training = begin(mine, TASK)
+    batch = training.held_out
+    assert training.forward(batch.source, batch.decoder_input).dtype == torch.float32
+
+
 @pytest.mark.parametrize("kind", ["mps", "cuda", "xpu"])
 def test_every_accelerators_generator_is_kept(kind, monkeypatch):
     """Played by a module that keeps a state, and is as strict about its arguments as the real."""
