@@ -28,7 +28,7 @@ EDITS = [  # whose function, its name, what stands there, what is written instea
     (data.Batch, "labels", "1:", ":-1", checks.labels_are_one_ahead),
     (training, "cross_entropy", "=Vocab.pad", "=-1", checks.loss_ignores_padding),
     (Transformer, "embed", "(x, start", "(x, 0", checks.cache_changes_nothing),
-    (decoding.CachedState, "step", "h, *self.own[i]", "h, *new", checks.cache_changes_nothing),
+    (decoding.CachedState, "step", "h, self.own[i]", "h, new", checks.cache_changes_nothing),
     (decoding.CachedState, "select", ", self.own", ",", checks.beams_keep_their_past),
     (decoding, "greedy", "done |=", "done &=", checks.decoding_stops),
     (decoding, "beam_search", "| (ids == Vocab.eos)", "", checks.decoding_stops),

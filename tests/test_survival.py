@@ -1,4 +1,4 @@
-"""A few of the kills, spoiled files and inputs of benchmarks/, where the full counts are."""
+"""A few of the spoiled files and inputs of benchmarks/, where the full counts and the kills are."""
 
 import subprocess
 import sys
@@ -6,48 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import survival
-
 ROOT = Path(__file__).parent.parent
-
-
-def test_two_kills_lose_nothing():
-    rows = survival.kills(rounds=2, steps=20, seed=1)
-    assert len(rows) == 2
-    for row in rows:
-        assert row["readable"] and row["equal"] and not row["left behind"]
-    assert any(row["inside a write"] for row in rows)
-
-
-WRONG = """
-from dataclasses import replace
-import torch
-from benchmarks import inputs
-
-def flipped(found):
-    if isinstance(found, list):
-        return [flipped(one) for one in found]
-    return replace(found, cross=found.cross.flip(-1))
-
-def standing_still(*given):
-    torch.optim.AdamW.step = lambda *_: None  # from here on
-    return right(*given)
-
-WRONG = {
-    "beam_search": lambda *given: (right(*given)[0], right(*given)[1] + 1),
-    "reverse, translate": lambda *given: right(*given) * 2,
-    "Vocab.encode": lambda text: right("".join(s for s in text if s in "abc")),
-    "attention_maps": lambda *given: flipped(right(*given)),
-    "PairsTask.from_function": lambda f, texts, share: right(str.upper, texts, share),
-    "the command line": lambda words: right(words).replace("\\n", "a\\n"),
-    "fit": standing_still,
-}
-for name, wrong in WRONG.items():
-    right, *rest = inputs.TARGETS[name]
-    inputs.TARGETS[name] = wrong, *rest
-    n = 200 if name == "the command line" else 40  # few command lines are sensible
-    assert inputs.inputs(n, only=(name,))[-1]["other"], name
-"""
 
 
 def run(code: str) -> None:
@@ -65,7 +24,3 @@ total = {study}[-1]
 assert not total.get("other") and not total.get("code run")
 assert total["refused"] > 0.2 * total.get("files", total.get("inputs"))
 """)
-
-
-def test_every_wrong_answer_is_noticed():
-    run(WRONG)
