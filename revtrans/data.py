@@ -163,6 +163,7 @@ def choose(
     return choices[split][picks]
 
 # %% ../nbs/00_task.ipynb #export-reversaltask
+@dataclass(eq=False, repr=False)
 class ReversalTask:
     """Random strings and their reversals, drawn from two splits that share no string.
 
@@ -171,27 +172,20 @@ class ReversalTask:
     Raises InputValueError if one of them is out of range.
     """
 
-    def __init__(
-        self,
-        symbols: str = ascii_lowercase,
-        min_length: int = 1,
-        max_length: int = 16,
-        held_out: float = 0.1,
-    ):
-        self.vocab = Vocab(symbols)
-        errors.check_lengths(min_length, max_length)
-        errors.check_held_out(held_out)
-        self.min_length, self.max_length, self.held_out = min_length, max_length, held_out
-        self.lengths = {}
-        for split in ("train", "held_out"):
-            lengths = range(min_length, max_length + 1)
-            found = [length for length in lengths if self._has_strings(length, split)]
-            self.lengths[split] = torch.tensor(found, dtype=torch.int64)
+    symbols: str = ascii_lowercase
+    min_length: int = 1
+    max_length: int = 16
+    held_out: float = 0.1
+
+    def __post_init__(self):
+        self.vocab = Vocab(self.symbols)
+        errors.check_lengths(self.min_length, self.max_length)
+        errors.check_held_out(self.held_out)
+        self.lengths = {split: self._lengths(split) for split in ("train", "held_out")}
 
     def __repr__(self) -> str:
-        lengths = f"{self.min_length} to {self.max_length}"
-        symbols = errors.shown(self.vocab.symbols)
-        return f"ReversalTask({lengths} of {symbols}, {self.held_out:.0%} held out)"
+        what = f"{self.min_length} to {self.max_length} of {errors.shown(self.vocab.symbols)}"
+        return f"ReversalTask({what}, {self.held_out:.0%} held out)"
 
     def sample(self, n: int, generator: torch.Generator, split: str = "train") -> Batch:
         """`n` random examples of a split, 'train' or 'held_out'.
@@ -212,6 +206,11 @@ class ReversalTask:
 
     def _on_side(self, source: Int[Tensor, "n source"], split: str) -> Bool[Tensor, " n"]:
         return in_held_out(source, self.held_out) == (split == "held_out")
+
+    def _lengths(self, split: str) -> Int[Tensor, " lengths"]:
+        every = range(self.min_length, self.max_length + 1)
+        found = [n for n in every if self._has_strings(n, split)]
+        return torch.tensor(found, dtype=torch.int64)
 
     def _has_strings(self, length: int, split: str) -> bool:
         ids = torch.arange(Vocab.n_special, len(self.vocab))

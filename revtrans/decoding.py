@@ -81,9 +81,9 @@ class CachedState:
             h = layer.norm1(x)
             new = project(layer.self_attention, h)
             self.own[i] = [torch.cat(pair, dim=2) for pair in zip(self.own[i], new)]
-            x = x + self.attend(layer.self_attention, h, *self.own[i])
+            x = x + self.attend(layer.self_attention, h, self.own[i])
             h = layer.norm2(x)
-            x = x + self.attend(layer.cross_attention, h, *self.cross[i], self.mask)
+            x = x + self.attend(layer.cross_attention, h, self.cross[i], self.mask)
             x = x + layer.feed_forward(layer.norm3(x))
         self.length += 1
         return self.model.unembed(self.model.decoder.norm(x))[:, -1]
@@ -92,15 +92,14 @@ class CachedState:
         self,
         attention: MultiHeadAttention,
         x: Float[Tensor, "batch 1 d_model"],
-        keys: Float[Tensor, "batch heads key d_head"],
-        values: Float[Tensor, "batch heads key d_head"],
+        kept: list[Float[Tensor, "batch heads key d_head"]],
         mask: Bool[Tensor, "..."] | None = None,
     ) -> Float[Tensor, "batch 1 d_model"]:
         """What one more query takes from keys and values that are there already."""
         query = split_heads(attention.query(x), attention.n_heads)
         # Schemes of notebook 09 ask where the query stands; the equation does not.
         place = {} if attention.attend is scaled_dot_product_attention else {"start": self.length}
-        attended, _ = attention.attend(query, keys, values, mask, **place)
+        attended, _ = attention.attend(query, *kept, mask, **place)
         return attention.output(merge_heads(attended))
 
     def select(self, rows: Int[Tensor, " rows"]) -> None:
@@ -178,8 +177,7 @@ def beam_search(
     with evaluating(model) as device:
         state, n = start(model, source.to(device), cache), len(source)
         ids = source.new_full((n,), Vocab.bos, device=device)
-        written, length = ids[:, None], torch.zeros_like(ids)
-        done = torch.zeros_like(ids, dtype=torch.bool)
+        written, length, done = ids[:, None], torch.zeros_like(ids), ids == Vocab.eos
         scores, string = torch.zeros(n, 1, device=device), torch.arange(n, device=device)[:, None]
         only_pad = (torch.arange(len(model.vocab), device=device) == Vocab.pad).log()  # 0 or −∞
         for _ in range(most):
@@ -187,8 +185,8 @@ def beam_search(
             log_p = torch.where(done[:, None], only_pad, log_p)
             length += ~done
             continued = scores[:, :, None] + log_p.view(*scores.shape, len(model.vocab))
-            ranked = continued / length.view(*scores.shape, 1) ** length_penalty
-            ranked = ranked.flatten(1)  # one candidate at first, then more, up to `beam`
+            ranked = (continued / length.view(*scores.shape, 1) ** length_penalty).flatten(1)
+            # One candidate at first, then more, up to `beam`.
             best = ranked.topk(min(beam, ranked.shape[1])).indices
             rows = (string * scores.shape[1] + best // len(model.vocab)).flatten()
             scores = continued.flatten(1).gather(1, best)

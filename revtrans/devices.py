@@ -72,38 +72,36 @@ class Bar(tqdm):
             self.disable = True
 
 
+@contextmanager
 def watched(
     training: object,
     progress: bool = True,
     callback: Callable[[int, nn.Module], None] | None = None,
-    after_step: Callable[[object], None] = lambda training: None,
-) -> object:
-    """Let a `Training` run to its end, or to Ctrl-C; returns its history.
+) -> Iterator[Callable[[bool], None]]:
+    """A bar and a clock for a `Training`: gives a function to call with each value of its `run`.
 
-    `callback(step, model)` is called after each measurement, `after_step(training)` before each
-    step and at the end.
+    `callback(step, model)` is called after each measurement. Ctrl-C ends what is inside.
     """
     errors.check_flag("progress", progress)
     if callback is not None:
         errors.check_function("callback", callback)
     history, begin = training.history, time.perf_counter() - training.history.seconds
     silent = not (progress and is_first()) or sys.stderr is None
-    bar = Bar(total=training.steps, initial=len(history.loss), disable=silent, leave=False)
-    with bar:
+    with Bar(total=training.steps, initial=len(history.loss), disable=silent, leave=False) as bar:
+
+        def tell(measured: bool) -> None:
+            bar.update(len(history.loss) - bar.n)
+            if measured:
+                bar.set_postfix({"exact match": f"{history.exact_match[-1]:.1%}"})
+                if callback and is_first():
+                    callback(len(history.loss), training.model)
+            history.seconds = time.perf_counter() - begin
+
         try:
-            for measured in training.run():
-                bar.update(len(history.loss) - bar.n)
-                if measured:
-                    bar.set_postfix({"exact match": f"{history.exact_match[-1]:.1%}"})
-                    if callback and is_first():
-                        callback(len(history.loss), training.model)
-                history.seconds = time.perf_counter() - begin
-                after_step(training)
+            yield tell
         except KeyboardInterrupt:
             if is_first():
                 print(f"stopped after {len(history.loss)} of {training.steps} steps")
-    training.model.eval()
-    return history
 
 # %% ../nbs/23_devices.ipynb #export-forward
 class Forward(nn.Module):

@@ -473,21 +473,21 @@ def resumable_fit(
     with alone, noted_signals() as noted:
         training = begin(model, task, **recipe)
         settings, asked = settings_of(training), 0
-
-        def keep(training: Training) -> None:
-            nonlocal kept, asked
-            done = len(training.history.loss)
-            asked = devices.largest(noted[0] if noted else 0, training.device)
-            if done > kept and (done % every == 0 or done == training.steps or asked):
-                if devices.is_first():
-                    write_checkpoint(path, training, settings)
-                kept = done
-            if asked and done < training.steps:
-                raise KeyboardInterrupt  # `watched` ends as it does after Ctrl-C
-
         with devices.seeded(training.seed, training.device):
             kept = go_on(path, training, settings)
-            history = devices.watched(training, progress, callback, after_step=keep)
+            with devices.watched(training, progress, callback) as tell:
+                for measured in training.run():
+                    tell(measured)
+                    done = len(training.history.loss)
+                    asked = devices.largest(noted[0] if noted else 0, training.device)
+                    if done > kept and (done % every == 0 or done == training.steps or asked):
+                        if devices.is_first():
+                            write_checkpoint(path, training, settings)
+                        kept = done
+                    if asked and done < training.steps:
+                        raise KeyboardInterrupt  # `watched` ends, as after Ctrl-C
+    history = training.history
+    model.eval()
     asked = asked or (noted[0] if noted else 0)  # a second Ctrl-C does not wait for the question
     history.interrupted = asked if len(history.loss) < training.steps else 0
     return history

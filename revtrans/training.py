@@ -49,12 +49,11 @@ def predict(
     with evaluating(model) as device:
         # A thousand strings at a time, so that memory does not grow with their number.
         for source, teacher in zip(batch.source.split(1000), batch.decoder_input.split(1000)):
-            source, written = source.to(device), teacher.to(device)
-            if free_running:
-                written = written[:, :1]
-                for _ in range(teacher.shape[1] - 1):
-                    best = model(source, written)[:, -1:].argmax(-1)
-                    written = torch.cat([written, best], dim=1)
+            source, teacher = source.to(device), teacher.to(device)
+            written = teacher[:, :1] if free_running else teacher
+            while written.shape[1] < teacher.shape[1]:
+                best = model(source, written)[:, -1:].argmax(-1)
+                written = torch.cat([written, best], dim=1)
             predicted.append(model(source, written).argmax(-1).to(batch.target.device))
     return torch.cat(predicted)
 
@@ -95,11 +94,8 @@ def make_optimizer(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
     """AdamW; what has two axes or more decays, as matrices and embeddings do. The rest does not."""
     matrices = [p for p in model.parameters() if p.dim() > 1]
     vectors = [p for p in model.parameters() if p.dim() < 2]
-    groups = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
+    groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=weight_decay, fused=True)
 
 # %% ../nbs/05_training.ipynb #export-history
 @dataclass
@@ -191,7 +187,7 @@ class Training:
         self.history.token_accuracy.append(token)
 
     def run(self) -> Iterator[bool]:
-        """Measure when it is time to, then step, to the end; before each step: has it measured?"""
+        """Measure when due, then step; before each step and at the end: has it measured?"""
         for step in range(len(self.history.loss), self.steps + 1):
             due = step % self.eval_every == 0 or step == self.steps
             if measured := due and step not in self.history.step:
@@ -226,5 +222,8 @@ def fit(
     InputTypeError for invalid settings, TrainingError if the loss is not finite.
     """
     training = begin(model, task, **recipe)
-    with seeded(training.seed, training.device):
-        return watched(training, progress, callback)
+    with seeded(training.seed, training.device), watched(training, progress, callback) as tell:
+        for measured in training.run():
+            tell(measured)
+    model.eval()
+    return training.history
