@@ -105,7 +105,7 @@ def _train(arguments: argparse.Namespace, config, every: int = EVERY, keep=None,
     done, steps = len(history.loss), recipe["steps"]
     if history.interrupted:
         if is_first():
-            _say(f"{done} of {steps} steps are kept; the same command goes on")
+            _say(f"kept {done} of {steps} steps; the same command goes on")
         raise KeyboardInterrupt(history.interrupted)
     if not is_first():
         return model
@@ -276,7 +276,7 @@ def _check_command(arguments: argparse.Namespace) -> None:
         for report in (one for one, state in rows if state == "wrong"):
             print(f"\n{report}")
     if count := sum(state == "wrong" for _, state in rows):
-        raise InputValueError(f"{count} of {len(rows)} pieces are not right")
+        raise InputValueError(f"wrong pieces: {count} of {len(rows)}")
 
 # %% ../nbs/24_command_line.ipynb #export--parser
 POSITIONS = (  # written down here: --help must not wait for the modules that know them

@@ -80,7 +80,7 @@ def watched(
 ) -> Iterator[Callable[[bool], None]]:
     """A bar and a clock for a `Training`: gives a function to call with each value of its `run`.
 
-    `callback(step, model)` is called after each measurement. Ctrl-C ends what is inside.
+    `callback(step, model)` is called after each measurement. Ctrl-C ends the block.
     """
     errors.check_flag("progress", progress)
     if callback is not None:

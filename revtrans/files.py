@@ -485,7 +485,7 @@ def resumable_fit(
                             write_checkpoint(path, training, settings)
                         kept = done
                     if asked and done < training.steps:
-                        raise KeyboardInterrupt  # `watched` ends, as after Ctrl-C
+                        raise KeyboardInterrupt  # the block of `watched` ends, as after Ctrl-C
     history = training.history
     model.eval()
     asked = asked or (noted[0] if noted else 0)  # a second Ctrl-C does not wait for the question

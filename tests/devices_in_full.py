@@ -130,7 +130,7 @@ def test_a_signal_keeps_a_checkpoint_from_which_all_go_on(tmp_path, name):
     process.send_signal(getattr(signal, name))
     _, stderr = process.communicate(timeout=60)
     assert ours(stderr) == ["revtrans: interrupted"], stderr
-    assert "steps are kept; the same command goes on" in stderr
+    assert "steps; the same command goes on" in stderr
     assert 10 <= peek_checkpoint(kept)[1] < 60
     again = run(tmp_path, "--out", "d", "--steps", "60")
     again.communicate(timeout=120)

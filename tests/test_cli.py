@@ -296,7 +296,7 @@ def test_the_installed_command_obeys_a_real_signal(tmp_path, number):
     shown = running.communicate(timeout=60)[1]
     assert running.returncode == 128 + number
     assert b"Traceback" not in shown and shown.endswith(b"revtrans: interrupted\n")
-    kept = re.search(rb"(\d+) of 1000000 steps are kept; the same command goes on", shown)
+    kept = re.search(rb"kept (\d+) of 1000000 steps; the same command goes on", shown)
     assert saving.peek_checkpoint(path)[1] == int(kept[1]) > 0 and files(tmp_path) == [path.name]
 
 
@@ -308,7 +308,7 @@ def test_train_goes_on_with_the_settings_that_it_was_begun_with(
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert train(whole, *typed) == 0
     assert interrupted(monkeypatch, cut, *typed) == 143 and files(cut) == WRITTEN[:1]
-    assert "5 of 9 steps are kept; the same command goes on" in capsys.readouterr().err
+    assert "kept 5 of 9 steps; the same command goes on" in capsys.readouterr().err
     assert train(cut, *again.split()) == 0
     assert "trained 9 steps" in capsys.readouterr().out and files(cut) == files(whole) == WRITTEN
     ours, theirs = (folder / "model.safetensors" for folder in (cut, whole))
@@ -378,7 +378,7 @@ def test_check_prints_a_table_or_json_and_nothing_of_what_the_answers_print(tmp_
     table = dict(re.split(r" {2,}", line) for line in printed.out.splitlines()[:14])
     assert table["causal mask"] == "wrong: the future seen" and table["loss"] == "still to do"
     assert table["attention"] == "not there" and len(table) == 14
-    assert printed.err == "revtrans: error: 1 of 14 pieces are not right\n"
+    assert printed.err == "revtrans: error: wrong pieces: 1 of 14\n"
     assert cli.main(["check", "--json", str(path)]) == 1
     rows = json.loads(capfd.readouterr().out)
     assert [row["piece"] for row in rows if row["state"] == "wrong"] == ["causal mask"]
