@@ -195,7 +195,7 @@ def test_every_string_comes_once():
 def test_a_proven_model_withstands_attacks(narrow):
     found = prove_exact(narrow)
     assert found.proven and found.counterexample is None and found.windows == 4 * 2 + 2 * 16 + 64
-    short = ["".join(t) for n in range(1, 5) for t in product("abcd", repeat=n)]
+    short = ["".join(t) for n in range(1, 6) for t in product("abcd", repeat=n)]
     draw = random.Random(0)
     long = ["".join(draw.choices("abcd", k=draw.randint(1, 100))) for _ in range(20)]
     long += ["a" * 300, "ab" * 50, "a" * 50 + "b" * 50, "a" * 99 + "d", "d" + "a" * 99]

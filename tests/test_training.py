@@ -4,6 +4,7 @@ import io
 import math
 import re
 import sys
+from functools import partial
 
 import checks
 import pytest
@@ -13,7 +14,9 @@ from torch_peers import assert_close
 
 from revtrans.data import Batch, ReversalTask
 from revtrans.decoding import greedy
+from revtrans.devices import evaluating
 from revtrans.errors import TrainingError
+from revtrans.files import resumable_fit
 from revtrans.model import Transformer
 from revtrans.training import (
     Training,
@@ -212,6 +215,19 @@ def test_ctrl_c_leaves_a_usable_model_and_whole_lists(monkeypatch, capsys, in_ca
     assert len(history.exact_match) == len(history.token_accuracy) == len(history.step)
     assert len(history.loss) == len(history.rate) == 10
     assert not model.training and not torch.equal(checks.weights(model), before)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_ctrl_c_in_the_middle_of_a_measurement_leaves_the_model_ready(kept, tmp_path):
+    def stop(step, model):
+        left_open = evaluating(model)
+        left_open.__enter__()
+        raise KeyboardInterrupt
+
+    model = checks.tiny().train()
+    start = partial(resumable_fit, tmp_path / "file") if kept else fit
+    assert len(start(model, TASK, steps=3, callback=stop, **QUICK).loss) == 0
+    assert not model.training
 
 
 def test_what_is_no_longer_a_number_ends_the_training_and_touches_no_weight():
